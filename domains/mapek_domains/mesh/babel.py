@@ -1,0 +1,370 @@
+"""One node of a Babel mesh: babeld routes, this measures its links and does what the loop decides.
+
+It keeps a control connection to its own babeld, probes each link over a socket of its own, and tells
+the other nodes by adverts which links it wants drained; each end commands only its own babeld. The
+node is its babeld: when that dies the node falls silent, as a machine that crashed.
+
+Knows nothing of namespaces or of how babeld is started; `babel_mesh` gives it sockets and a way to
+start a node again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mapek_runtime.errors import EngineUnavailable
+
+from .babel_advert import Advert, Adverts, encode
+from .babel_control import BabelControl
+from .babel_sockets import LinkSockets
+from .engine import LinkReading, link_id
+from .meter import LinkMeter
+from .probe import Probe
+
+__all__ = ["BabelLink", "BabelNode"]
+
+_ADVERT_INTERVAL = 0.25
+_ADVERT_HOPS = 8
+_STALL_MEMORY = 1.0
+_STALL_INTERVALS = 1.5
+_REPEATS = (0.0, 0.03, 0.1)
+"""Seconds after a drain at which it is told again: half of them may be lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BabelLink:
+    """One link of a node."""
+
+    peer: str
+    interface: str
+    peer_address: str
+
+
+class BabelNode:
+    """Implements `MeshEngine` over the babeld that listens on `control`.
+
+    `open_sockets` gives a bound datagram socket for each peer. `node_of` names the node that a
+    prefix belongs to. `restart_node` starts a dead node again. `alarm` is called, at most once a
+    probe interval, with the reason when a link begins to look bad: trigger the loop with it.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        links: Sequence[BabelLink],
+        control: Path,
+        *,
+        open_sockets: Callable[[], Mapping[str, socket.socket]],
+        node_of: Callable[[str], str | None],
+        restart_node: Callable[[str], Awaitable[str]],
+        alarm: Callable[[str], object] = lambda _reason: None,
+        probe_interval: float = 0.02,
+    ) -> None:
+        self.node_id = node_id
+        self.alarm = alarm
+        self.probe_interval = probe_interval
+        self.adverts = Adverts(node_id)
+        self._links = {link_id(node_id, link.peer): link for link in links}
+        self.control_path = control
+        self.started = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ended.set()
+        self._open_sockets = open_sockets
+        self._node_of = node_of
+        self._restart_node = restart_node
+        self._drained_here: set[str] = set()
+        self._alarmed: set[str] = set()
+        self._stalls: list[tuple[float, float]] = []
+        self._meters: dict[str, LinkMeter] = {}
+        self._sockets: LinkSockets | None = None
+        self._control: BabelControl | None = None
+        self._settling = asyncio.Lock()
+        self._wake_settler = asyncio.Event()
+        self._ticked_at = 0.0
+        self._advert_at = 0.0
+        self._advert_seq = 0
+
+    # -- what the plugins read ------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the node lives: its babeld answers and its links are probed."""
+        return self._sockets is not None
+
+    def links(self) -> Sequence[LinkReading]:
+        """The node's own links; none while its babeld is dead."""
+        now = time.monotonic()
+        self._notice_stall(now)
+        alive = self.adverts.alive(now)
+        return tuple(
+            meter.reading(
+                now,
+                drained=self._wants_drained(name, now),
+                drained_here=name in self._drained_here,
+                peer_alive=alive.get(meter.peer, False) or meter.probe.silence(now) < 1.0,
+            )
+            for name, meter in self._meters.items()
+        )
+
+    def nodes(self) -> Mapping[str, bool]:
+        """Every node heard of, and whether it still speaks by any way."""
+        return {self.node_id: self.running, **self.adverts.alive(time.monotonic())}
+
+    def edges(self) -> Sequence[tuple[str, str]]:
+        """The links of the mesh that both their ends use."""
+        return self.adverts.edges(self._used_peers(), time.monotonic())
+
+    def route(self, destination: str) -> Sequence[str]:
+        """The path in force: our own next hop, then what each node on the way told of its own."""
+        return self.adverts.route(self._next_hops(), destination)
+
+    def stalled(self) -> float:
+        """The longest oversleep of the last second."""
+        now = time.monotonic()
+        self._notice_stall(now)
+        self._stalls = [(at, late) for at, late in self._stalls if now - at < _STALL_MEMORY]
+        return max((late for _, late in self._stalls), default=0.0)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Datagrams sent, refused and malformed."""
+        return self._sockets.counts if self._sockets is not None else {}
+
+    # -- what the plugins command ---------------------------------------------------------------
+
+    async def drain(self, link: str) -> str:
+        """Take the link out of use here, and ask the other end for the same."""
+        plan = self._link(link)
+        self._drained_here.add(link)
+        # Told before it is done: the other end flushes at the same time, not afterwards.
+        self._advertise(time.monotonic())
+        done = await self._settle(link)
+        asyncio.get_running_loop().call_later(_REPEATS[1], self._repeat)
+        asyncio.get_running_loop().call_later(_REPEATS[2], self._repeat)
+        return f"{done or f'{plan.interface} was flushed already'}; {plan.peer} asked to flush its end"
+
+    async def undrain(self, link: str) -> str:
+        """Give up this end's wish to drain; the link is used again when the other end agrees."""
+        plan = self._link(link)
+        self._drained_here.discard(link)
+        self._advertise(time.monotonic())
+        done = await self._settle(link)
+        if self._wants_drained(link, time.monotonic()):
+            return f"{plan.interface} stays flushed: {plan.peer} still wants it drained"
+        return f"{done or f'{plan.interface} was in use already'}; {plan.peer} asked to add its end"
+
+    async def restart(self, node_id: str) -> str:
+        """Start the babeld of a dead node again, where this process can."""
+        return await self._restart_node(node_id)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until babeld dies or the task is cancelled; `started` and `ended` say where it stands.
+
+        Raises `EngineUnavailable` when babeld does not answer.
+        """
+        control = BabelControl(self.control_path)
+        await control.open()
+        try:
+            self._begin(control)
+            # Long-lived: none of it is a child of whatever span was open when the node was started.
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(work, context=contextvars.Context())
+                    for work in (control.follow(), self._tick(), self._settle_when_told())
+                ]
+                await control.lost.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._end()
+            await control.aclose()
+
+    def _begin(self, control: BabelControl) -> None:
+        now = time.monotonic()
+        peers = {link.peer: link for link in self._links.values()}
+        opened = self._open_sockets()
+        self._control = control
+        self._sockets = LinkSockets(
+            {peer: (made, peers[peer].peer_address) for peer, made in opened.items()}, self._heard
+        )
+        self._meters = {
+            name: LinkMeter(
+                name,
+                link.peer,
+                epoch=secrets.randbelow(0xFFFF_FFFE) + 1,
+                now=now,
+                interval=self.probe_interval,
+                normal=self._meters[name].normal if name in self._meters else None,
+            )
+            for name, link in self._links.items()
+        }
+        self._ticked_at = now
+        self._advert_at = now
+        self._advert_seq = max(self._advert_seq, time.time_ns() // 1000)
+        self._alarmed.clear()
+        self._wake_settler.set()
+        self.ended.clear()
+        self.started.set()
+
+    def _end(self) -> None:
+        if self._sockets is not None:
+            self._sockets.close()
+        self._sockets = None
+        self._control = None
+        # What a dead node wanted is forgotten with it, as on a machine that crashed.
+        self._drained_here.clear()
+        self.adverts = Adverts(self.node_id)
+        self.started.clear()
+        self.ended.set()
+
+    # -- probing --------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        due = time.monotonic()
+        while True:
+            now = time.monotonic()
+            self._notice_stall(now)
+            self._ticked_at = now
+            if self._sockets is None:
+                return
+            for name, meter in self._meters.items():
+                self._sockets.send(meter.peer, encode(meter.next_probe(now)))
+                self._watch(name, meter, now)
+            if now >= self._advert_at:
+                self._advertise(now)
+                # A peer that fell silent no longer wants anything drained.
+                self._wake_settler.set()
+            due = max(due + self.probe_interval, now)
+            await asyncio.sleep(due - time.monotonic())
+
+    def _notice_stall(self, now: float) -> None:
+        """This node slept past its timer: nothing it missed meanwhile is anyone's fault."""
+        late = now - self._ticked_at - self.probe_interval
+        if late <= _STALL_INTERVALS * self.probe_interval or not self.running:
+            return
+        for meter in self._meters.values():
+            meter.overslept(now)
+        self.adverts.overslept(late)
+        self._stalls.append((now, late))
+        # Counted once: the next look measures from here.
+        self._ticked_at = now
+
+    def _watch(self, name: str, meter: LinkMeter, now: float) -> None:
+        if not meter.alarmed(now):
+            self._alarmed.discard(name)
+        elif name not in self._alarmed:
+            self._alarmed.add(name)
+            if not self._wants_drained(name, now):
+                self.alarm(f"link {name} looks bad")
+
+    def _heard(self, peer: str, frame: Probe | Advert) -> None:
+        now = time.monotonic()
+        if isinstance(frame, Probe):
+            self._notice_stall(now)
+            name = link_id(self.node_id, peer)
+            self._meters[name].heard(frame, now)
+            self._watch(name, self._meters[name], now)
+        elif self.adverts.take(frame, now):
+            self._flood(frame, but=peer)
+            if frame.origin in {link.peer for link in self._links.values()}:
+                self._wake_settler.set()
+
+    # -- telling the others ---------------------------------------------------------------------
+
+    def _advertise(self, now: float) -> None:
+        self._advert_at = now + _ADVERT_INTERVAL
+        self._advert_seq += 1
+        advert = Advert(
+            origin=self.node_id,
+            seq=self._advert_seq,
+            hops=_ADVERT_HOPS,
+            peers=tuple(sorted(self._used_peers())),
+            drained=tuple(sorted(self._links[name].peer for name in self._drained_here)),
+            next_hops=self._next_hops(),
+        )
+        self._send_all(encode(advert))
+
+    def _flood(self, advert: Advert, *, but: str) -> None:
+        further = advert.handed_on()
+        if further is not None:
+            self._send_all(encode(further), but=but)
+
+    def _send_all(self, datagram: bytes, *, but: str = "") -> None:
+        if self._sockets is not None:
+            for link in self._links.values():
+                if link.peer != but:
+                    self._sockets.send(link.peer, datagram)
+
+    def _repeat(self) -> None:
+        self._advertise(time.monotonic())
+
+    # -- commanding babeld ----------------------------------------------------------------------
+
+    async def _settle_when_told(self) -> None:
+        while True:
+            await self._wake_settler.wait()
+            self._wake_settler.clear()
+            for name in self._links:
+                try:
+                    await self._settle(name)
+                except EngineUnavailable:
+                    # babeld is going: `lost` says so in a moment. Else the next advert tries again.
+                    break
+
+    async def _settle(self, name: str) -> str:
+        """Make babeld use the link, or not, as both ends want it; returns what was changed."""
+        async with self._settling:
+            if self._control is None:
+                raise EngineUnavailable(f"babel: the babeld of {self.node_id!r} does not run")
+            link = self._links[name]
+            wanted = not self._wants_drained(name, time.monotonic())
+            used = link.interface in self._control.state.interfaces
+            if wanted == used:
+                return ""
+            if wanted:
+                await self._control.add_interface(link.interface)
+                return f"{link.interface} added"
+            await self._control.flush_interface(link.interface)
+            return f"{link.interface} flushed"
+
+    def _wants_drained(self, name: str, now: float) -> bool:
+        return name in self._drained_here or self.adverts.wants_drained(self._links[name].peer, now)
+
+    def _used_peers(self) -> list[str]:
+        if self._control is None:
+            return []
+        interfaces = self._control.state.interfaces
+        neighbour_on = self._control.state.neighbour_on
+        return [
+            link.peer
+            for link in self._links.values()
+            if link.interface in interfaces
+            and (neighbour := neighbour_on(link.interface)) is not None
+            and neighbour.usable
+        ]
+
+    def _next_hops(self) -> dict[str, str]:
+        if self._control is None:
+            return {}
+        by_interface = {link.interface: link.peer for link in self._links.values()}
+        return {
+            node: by_interface[route.interface]
+            for prefix, route in self._control.state.installed().items()
+            if (node := self._node_of(prefix)) is not None and route.interface in by_interface
+        }
+
+    def _link(self, name: str) -> BabelLink:
+        if name not in self._links:
+            raise EngineUnavailable(
+                f"babel: {self.node_id!r} has no link {name!r}; it has {', '.join(sorted(self._links))}"
+            )
+        return self._links[name]

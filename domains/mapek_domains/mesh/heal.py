@@ -1,0 +1,251 @@
+"""The acting half of the mesh's loop: Plan, Execute, verification and undo.
+
+Works on any engine. Both ends see a fault: the lower of the two owns the link and drains it at once,
+the other acts only when it is still in use a cycle later, because the owner may be dead or deaf. A
+dead node is restarted by its lowest live neighbour. Each option that was not chosen is returned with
+the rule that spoke against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+
+from mapek_runtime import Action, Cycle, Finding, Outcome, Rejection
+from mapek_runtime.errors import EngineUnavailable
+
+from .engine import LinkReading
+from .linkstate import DEAD_AFTER
+from .meter import alarming
+from .routes import cut_off
+from .watch import MeshWatcher
+
+__all__ = ["MeshHealer"]
+
+_INVERSE = {"drain": "undrain", "undrain": "drain"}
+_LINK_PROBLEMS = ("link.dead", "link.lossy")
+_WITHIN = {"drain": 3.0, "undrain": 10.0, "restart": 5.0}
+_PROVEN = 1.0
+
+
+class MeshHealer:
+    """Acts on what the watcher of the same node found."""
+
+    name = "mesh.heal"
+    handles = ("drain", "undrain", "restart")
+
+    def __init__(self, watcher: MeshWatcher) -> None:
+        self._watcher = watcher
+        self._engine = watcher.engine
+        self._waited: set[str] = set()
+        self._cannot_restart = ""
+        self._undrained_at: dict[str, float] = {}
+
+    async def plan(self, cycle: Cycle) -> Iterable[Action | Rejection]:
+        """Choose for each finding, and say what was not chosen and why."""
+        readings = {reading.link: reading for reading in self._watcher.readings}
+        edges = list(self._engine.edges())
+        options: list[Action | Rejection] = []
+        found = {f.target for f in cycle.findings if f.problem in _LINK_PROBLEMS}
+        waited, self._waited = self._waited & found, found
+        for finding in cycle.findings:
+            if finding.problem in _LINK_PROBLEMS and finding.target in readings:
+                reading = readings[finding.target]
+                chosen = self._drain(cycle, finding, reading, edges, waited=finding.target in waited)
+                options += chosen
+                if isinstance(chosen[0], Action):
+                    # Two drains of one cycle together must not cut the mesh either.
+                    edges = [edge for edge in edges if set(edge) != set(_ends(reading.link))]
+            elif finding.problem == "node.dead":
+                options.append(self._restart(cycle, finding))
+            elif finding.problem == "link.recovered":
+                options.append(self._action(cycle, "undrain", finding, restorative=True))
+        return options
+
+    def guard(self, cycle: Cycle, action: Action) -> str | None:
+        """Never drain the last way out, and never act on a link when the fault is likely here."""
+        if action.name != "drain":
+            return None
+        if self._watcher.distrusts_itself:
+            return f"all links of {cycle.node_id} died at once: it distrusts itself"
+        return self._last_way_out(action.target, list(self._engine.edges()))
+
+    async def execute(self, cycle: Cycle, action: Action) -> Outcome:
+        """Carry it out through the engine."""
+        began = perf_counter()
+        refusal = self.guard(cycle, action)
+        if refusal:
+            # The mesh may have changed since Plan: another node drained a link meanwhile.
+            return Outcome(action=action, success=False, error=refusal, duration=perf_counter() - began)
+        try:
+            match action.name:
+                case "drain":
+                    changed = await self._engine.drain(action.target)
+                case "undrain":
+                    changed = await self._engine.undrain(action.target)
+                    self._undrained_at[action.target] = cycle.started
+                case _:
+                    changed = await self._engine.restart(action.target)
+        except EngineUnavailable as error:
+            if action.name == "restart":
+                self._cannot_restart = str(error)
+            return Outcome(action=action, success=False, error=str(error), duration=perf_counter() - began)
+        return Outcome(action=action, success=True, changed=changed, duration=perf_counter() - began)
+
+    async def verify(self, cycle: Cycle, action: Action) -> bool | None:
+        """Whether traffic flows again: another way is in force, the node answers, the link stays good."""
+        if action.name == "restart":
+            heard = [r.peer_alive for r in self._watcher.readings if r.peer == action.target]
+            return True if any(heard) and self._engine.nodes().get(action.target) else None
+        reading = self._reading(action.target)
+        if reading is None:
+            return None
+        if action.name == "undrain":
+            if alarming(reading):
+                return False
+            since = cycle.started - self._undrained_at.get(action.target, cycle.started)
+            return True if since >= _PROVEN and not reading.drained_here else None
+        if not reading.peer_alive:
+            return True
+        route = self._engine.route(reading.peer)
+        if len(route) > 2:
+            return True
+        # Nobody is reached over a link that was drained, and there is no other way: worse than before.
+        return False if not route else None
+
+    async def undo(self, cycle: Cycle, action: Action) -> Outcome:
+        """Take an action back that made things worse; a restart cannot be."""
+        inverse = _INVERSE.get(action.name)
+        if inverse is None:
+            return Outcome(action=action, success=False, error=f"a {action.name} cannot be undone")
+        undoing = Action(
+            name=inverse,
+            target=action.target,
+            reason=f"undo {action.name}",
+            inverse=action.name,
+            restorative=inverse == "undrain",
+        )
+        return await self.execute(cycle, undoing)
+
+    # -- options --------------------------------------------------------------------------------
+
+    def _drain(
+        self,
+        cycle: Cycle,
+        finding: Finding,
+        reading: LinkReading,
+        edges: list[tuple[str, str]],
+        *,
+        waited: bool,
+    ) -> list[Action | Rejection]:
+        action = self._action(cycle, "drain", finding)
+        refusal = self._why_not_drain(cycle, finding, reading, edges, waited=waited)
+        if refusal is not None:
+            return [Rejection(action=action, rule=refusal[0], reason=refusal[1])]
+        return [action, *self._not_chosen(cycle, finding, reading)]
+
+    def _why_not_drain(
+        self,
+        cycle: Cycle,
+        finding: Finding,
+        reading: LinkReading,
+        edges: list[tuple[str, str]],
+        *,
+        waited: bool,
+    ) -> tuple[str, str] | None:
+        mine, peer = self._engine.node_id, reading.peer
+        if reading.drained:
+            return "already drained", f"already drained by {mine if reading.drained_here else peer}"
+        if self._watcher.distrusts_itself:
+            return "self-distrust", f"all links of {mine} died at once: the fault is more likely here"
+        if peer < mine and reading.peer_alive and not waited:
+            return "other end is the owner", f"{peer} owns {reading.link}; {mine} acts a cycle later if it has not"
+        if not any({mine, peer} == set(edge) for edge in edges):
+            return "not in use", f"{reading.link} carries no traffic"
+        last = self._last_way_out(reading.link, edges)
+        if last is not None:
+            return "last way out", last
+        if finding.problem == "link.lossy":
+            loss = max(reading.loss_in, reading.loss_out)
+            others = [r for r in self._watcher.readings if r.link != reading.link and not r.drained and r.probes]
+            best = min((_usual_loss(other) for other in others), default=0.0)
+            if others and best >= loss:
+                return "no better way", f"{loss:.0%} is lost here, and at least {best:.0%} on every other link"
+        return None
+
+    def _not_chosen(self, cycle: Cycle, finding: Finding, reading: LinkReading) -> Iterator[Rejection]:
+        yield Rejection(
+            action=self._action(cycle, "wait", finding),
+            rule="too slow",
+            reason=f"the mesh's own protocol needs {DEAD_AFTER:g} s of silence, and one way still works"
+            if reading.missed_in == 0
+            else f"the mesh's own protocol needs {DEAD_AFTER:g} s of silence",
+        )
+        if reading.peer_alive:
+            yield Rejection(
+                action=self._action(cycle, "restart", finding, target=reading.peer),
+                rule="too much",
+                reason=f"{reading.peer} is alive; only the link to it is bad",
+            )
+
+    def _restart(self, cycle: Cycle, finding: Finding) -> Action | Rejection:
+        action = self._action(cycle, "restart", finding)
+        if self._watcher.distrusts_itself:
+            return Rejection(action=action, rule="self-distrust", reason="no link works: the fault is likely here")
+        if self._cannot_restart:
+            return Rejection(action=action, rule="cannot restart", reason=self._cannot_restart)
+        restarter = self._watcher.restarter(finding.target)
+        if restarter != self._engine.node_id:
+            return Rejection(
+                action=action,
+                rule="another node restarts it",
+                reason=f"{restarter} is the lowest live neighbour of {finding.target}",
+            )
+        return action
+
+    def _action(
+        self, cycle: Cycle, name: str, finding: Finding, *, target: str = "", restorative: bool = False
+    ) -> Action:
+        parameters: dict[str, bool | int | float | str] = {}
+        rate = cycle.knowledge.success_rate(name)
+        seconds = cycle.knowledge.repair_seconds(name)
+        if rate is not None:
+            parameters["success_rate"] = round(rate, 3)
+        if seconds is not None:
+            parameters["repair_seconds"] = round(seconds, 3)
+        return Action(
+            name=name,
+            target=target or finding.target,
+            reason=finding.message or finding.problem,
+            finding=finding,
+            parameters=parameters,
+            inverse=_INVERSE.get(name, ""),
+            verify_within=_WITHIN.get(name, 5.0),
+            restorative=restorative,
+        )
+
+    def _last_way_out(self, link: str, edges: list[tuple[str, str]]) -> str | None:
+        dead = {r.peer for r in self._watcher.readings if not r.peer_alive}
+        a, b = _ends(link)
+        lost = cut_off(self._engine.node_id, edges, (a, b)) - dead
+        if not lost:
+            return None
+        return f"without {link} this node could not reach {', '.join(sorted(lost))}"
+
+    def _reading(self, link: str) -> LinkReading | None:
+        return next((r for r in self._watcher.readings if r.link == link), None)
+
+
+def _ends(link: str) -> tuple[str, str]:
+    a, _, b = link.partition("~")
+    return a, b
+
+
+def _usual_loss(reading: LinkReading) -> float:
+    """What a message over that link must reckon with."""
+    rules = alarming(reading)
+    if any(rule.startswith("dead") for rule in rules):
+        return 1.0
+    if rules:
+        return max(reading.loss_in, reading.loss_out)
+    return reading.baseline_loss

@@ -1,0 +1,264 @@
+"""The watching half of the mesh's loop: Monitor, Analyze, and what is learned.
+
+Works on any engine. Thresholds are `detect`'s; each finding carries the value and the threshold that
+was in force. When nothing is heard over any link the node suspects itself and not the links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
+
+from mapek_runtime import Cycle, Evidence, Finding, Insight, Observation
+
+from . import spans
+from .detect import THRESHOLD, LinkState, Normal, harmful_loss, run_limit
+from .engine import LinkReading, MeshEngine
+from .meter import alarming
+
+__all__ = ["MeshWatcher"]
+
+_CALM_SCORE = THRESHOLD / 3
+_SUSPECT_RUN = 2
+_FRESH_LIFE = 10
+_KEEP_EVERY = 10.0
+
+
+@runtime_checkable
+class _Learns(Protocol):
+    """An engine whose idea of normal can be kept over restarts."""
+
+    def normals(self) -> dict[str, tuple[Normal, Normal]]: ...
+
+    def restore(self, link: str, normal: tuple[Normal, Normal]) -> None: ...
+
+
+class MeshWatcher:
+    """Reads the links of one node, and says which are bad, which are good again, and which node is dead."""
+
+    name = "mesh.watch"
+
+    def __init__(self, engine: MeshEngine) -> None:
+        self.engine = engine
+        self.readings: tuple[LinkReading, ...] = ()
+        """The links as the last Monitor saw them."""
+        self.distrusts_itself = False
+        self._states: dict[str, LinkState] = {}
+        self._peer_died: set[str] = set()
+        self._neighbours: dict[str, set[str]] = {}
+        self._limits: dict[str, int] = {}
+        self._kept_at = float("-inf")
+        self._restored = False
+
+    async def monitor(self, cycle: Cycle) -> Iterable[Observation]:
+        """Read every link and look which nodes can be reached."""
+        if not self._restored:
+            self._restored = True
+            self._restore(cycle)
+        with spans.node_discovery(self.engine.node_id) as span:
+            nodes = self.engine.nodes()
+            found = sum(nodes.values()) - nodes.get(self.engine.node_id, False)
+            span.set(discovered_nodes=found)
+        self.readings = tuple(self.engine.links())
+        self._remember_neighbours()
+        return tuple(self._observations(found))
+
+    async def analyze(self, cycle: Cycle) -> Iterable[Finding]:
+        """Hold the links against what is normal for them."""
+        now = cycle.started
+        broken = {reading.link: alarming(reading) for reading in self.readings}
+        self.distrusts_itself = self._suspects_itself(broken)
+        findings: list[Finding] = []
+        for reading in self.readings:
+            rules = broken[reading.link]
+            state = self._states.setdefault(reading.link, LinkState())
+            calm = max(reading.score_in, reading.score_out) < _CALM_SCORE and not rules
+            state.observe(now, drained=reading.drained, alarmed=bool(rules), calm=calm)
+            if rules:
+                findings.append(_link_finding(reading, rules))
+            elif reading.drained_here and self._usable_again(state, reading, now):
+                findings.append(_recovered(reading))
+            findings += self._node_finding(reading, rules)
+        if self.distrusts_itself:
+            dead = sum(any(rule.startswith("dead") for rule in rules) for rules in broken.values())
+            findings.append(
+                Finding(
+                    target=self.engine.node_id,
+                    problem="node.isolated",
+                    evidence=(
+                        Evidence(
+                            metric="node.dead_links",
+                            value=dead,
+                            threshold=len(self.readings),
+                            rule="all links died at once: the fault is more likely here",
+                        ),
+                    ),
+                    message=f"no link of {self.engine.node_id} works; it does not trust what it sees",
+                )
+            )
+        return findings
+
+    async def learn(self, cycle: Cycle) -> Iterable[Insight]:
+        """Keep what is normal on each link, and tell when a threshold has moved by it."""
+        insights: list[Insight] = []
+        for reading in self.readings:
+            limit = run_limit(reading.baseline_loss)
+            before = self._limits.get(reading.link)
+            self._limits[reading.link] = limit
+            if before is not None and before != limit:
+                insights.append(
+                    Insight(
+                        name="mesh.run_limit",
+                        target=reading.link,
+                        value=limit,
+                        message=f"dead after {limit} probes missed in a row (was {before}); "
+                        f"up to {reading.baseline_loss:.2%} loss is normal here",
+                    )
+                )
+        if isinstance(self.engine, _Learns) and cycle.started - self._kept_at >= _KEEP_EVERY:
+            self._kept_at = cycle.started
+            for link, normals in self.engine.normals().items():
+                for direction, normal in zip(("in", "out"), normals, strict=True):
+                    cycle.knowledge.remember(f"mesh.normal.{link}.{direction}.lost", round(normal.lost, 3))
+                    cycle.knowledge.remember(f"mesh.normal.{link}.{direction}.total", round(normal.total, 1))
+        return insights
+
+    def restarter(self, node_id: str) -> str:
+        """Who restarts a dead node: the lowest of its neighbours that can be reached."""
+        alive = self.engine.nodes()
+        mine = self.engine.node_id
+        peers = self._neighbours.get(node_id, set()) | {mine}
+        return min(peer for peer in peers if peer == mine or alive.get(peer, False))
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _observations(self, found: int) -> Iterator[Observation]:
+        for r in self.readings:
+            yield Observation(name="link.loss_in", value=r.loss_in, target=r.link)
+            yield Observation(name="link.loss_out", value=r.loss_out, target=r.link)
+            yield Observation(name="link.missed_in", value=r.missed_in, unit="{probe}", target=r.link)
+            yield Observation(name="link.missed_out", value=r.missed_out, unit="{probe}", target=r.link)
+            yield Observation(name="link.silence", value=r.silence, unit="s", target=r.link)
+            if r.rtt is not None:
+                yield Observation(name="link.rtt", value=r.rtt, unit="s", target=r.link)
+        mine = self.engine.node_id
+        yield Observation(name="node.reachable", value=found, unit="{node}", target=mine)
+        yield Observation(name="node.overslept", value=self.engine.stalled(), unit="s", target=mine)
+
+    def _remember_neighbours(self) -> None:
+        """Who links to whom, remembered from when the links were in use."""
+        for a, b in self.engine.edges():
+            self._neighbours.setdefault(a, set()).add(b)
+            self._neighbours.setdefault(b, set()).add(a)
+
+    def _suspects_itself(self, broken: dict[str, tuple[str, ...]]) -> bool:
+        """One link is dead, and no other link works either or looks as if it did.
+
+        Links die some probes apart, because each has a limit of its own; a link that has begun to
+        miss counts, or the first of them would be acted upon.
+        """
+        seen = [r for r in self.readings if r.probes]
+        dead = [r for r in seen if any(rule.startswith("dead") for rule in broken[r.link])]
+        return bool(dead) and all(
+            r in dead or r.missed_in >= _SUSPECT_RUN or r.missed_out >= _SUSPECT_RUN for r in seen
+        )
+
+    def _usable_again(self, state: LinkState, reading: LinkReading, now: float) -> bool:
+        if not reading.peer_alive:
+            self._peer_died.add(reading.link)
+            return False
+        if reading.link in self._peer_died and reading.good >= _FRESH_LIFE:
+            # It was drained because the node died, and the node lives again: the link was never bad.
+            return True
+        return state.recovered(now, reading.good)
+
+    def _node_finding(self, reading: LinkReading, rules: tuple[str, ...]) -> Iterator[Finding]:
+        if not reading.drained:
+            self._peer_died.discard(reading.link)
+        if reading.peer_alive or "dead.in" not in rules:
+            return
+        self._peer_died.add(reading.link)
+        yield Finding(
+            target=reading.peer,
+            problem="node.dead",
+            evidence=(
+                Evidence(
+                    metric="link.missed_in",
+                    value=reading.missed_in,
+                    threshold=run_limit(reading.baseline_loss),
+                    unit="{probe}",
+                    rule="silent here, and no other node says that it hears it",
+                ),
+            ),
+            message=f"{reading.peer} is silent on every link, for {reading.silence:.2f} s on {reading.link}",
+        )
+
+    def _restore(self, cycle: Cycle) -> None:
+        if not isinstance(self.engine, _Learns):
+            return
+        for link in self.engine.normals():
+            kept: list[Normal] = []
+            for direction in ("in", "out"):
+                lost = cycle.knowledge.fact(f"mesh.normal.{link}.{direction}.lost")
+                total = cycle.knowledge.fact(f"mesh.normal.{link}.{direction}.total")
+                if isinstance(lost, float) and isinstance(total, float) and 0 <= lost <= total and total >= 1:
+                    kept.append(Normal(lost, total))
+            if len(kept) == 2:
+                self.engine.restore(link, (kept[0], kept[1]))
+
+
+def _link_finding(reading: LinkReading, rules: tuple[str, ...]) -> Finding:
+    limit = run_limit(reading.baseline_loss)
+    harmful = harmful_loss(reading.baseline_loss)
+    evidence: list[Evidence] = []
+    for way, missed, score, loss in (
+        ("in", reading.missed_in, reading.score_in, reading.loss_in),
+        ("out", reading.missed_out, reading.score_out, reading.loss_out),
+    ):
+        if f"dead.{way}" in rules:
+            evidence.append(
+                Evidence(
+                    metric=f"link.missed_{way}", value=missed, threshold=limit, unit="{probe}",
+                    rule=f"in a row; up to {reading.baseline_loss:.2%} loss is normal here",
+                )
+            )  # fmt: skip
+        if f"lossy.{way}" in rules:
+            evidence += (
+                Evidence(metric=f"link.score_{way}", value=score, threshold=THRESHOLD, rule="cumulative sum"),
+                Evidence(metric=f"link.loss_{way}", value=loss, threshold=harmful, rule="since the change"),
+            )
+    dead = any(rule.startswith("dead") for rule in rules)
+    ways = " and ".join(sorted({rule.partition(".")[2] for rule in rules}))
+    if dead:
+        confidence = 1.0 - max(reading.baseline_loss, 1e-4) ** max(reading.missed_in, reading.missed_out)
+        message = f"{max(reading.missed_in, reading.missed_out)} probes missed in a row ({ways})"
+    else:
+        confidence = 1.0 - 2.0 ** -max(reading.score_in, reading.score_out)
+        message = f"{max(reading.loss_in, reading.loss_out):.0%} of the probes are lost ({ways})"
+    return Finding(
+        target=reading.link,
+        problem="link.dead" if dead else "link.lossy",
+        confidence=max(confidence, 0.0),
+        severity=1.0 if dead else max(reading.loss_in, reading.loss_out),
+        evidence=tuple(evidence),
+        message=message,
+    )
+
+
+def _recovered(reading: LinkReading) -> Finding:
+    return Finding(
+        target=reading.link,
+        problem="link.recovered",
+        anomaly=False,
+        severity=0.0,
+        evidence=(
+            Evidence(
+                metric="link.good",
+                value=reading.good,
+                threshold=LinkState.GOOD_PROBES,
+                unit="{probe}",
+                rule=f"in a row, or {LinkState.CALM:g} s without an alarm",
+            ),
+        ),
+        message=f"{reading.link} has been good for long enough to be used again",
+    )

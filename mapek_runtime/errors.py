@@ -1,0 +1,154 @@
+"""Every exception of the runtime, drawn as a tree.
+
+```
+MapekError
+├── ConfigError                 a setting is wrong; stops the start
+├── PluginError
+│   ├── PluginNotFound          no plugin or domain of that name
+│   ├── PluginConflict          two plugins of one name
+│   └── PluginContractError     a phase method with the wrong signature
+├── SpanSpecError (TypeError)   a span declaration is wrong; raised at import
+├── SpanReused (RuntimeError)   a span scope entered twice
+├── PhaseError
+│   ├── PhaseFailed             every plugin of the phase failed; carries the ExceptionGroup
+│   └── PhaseTimeout (TimeoutError)  the phase ran past its limit
+├── KnowledgeError              knowledge could not be kept on disk; it is still in memory
+├── QueryError                  a query cannot be read
+├── EngineUnavailable           an engine lacks a right, a program or a kernel feature
+└── ExportError                 never leaves the batch task
+    ├── EncodeError             a span could not be encoded
+    ├── TransportError          the collector did not take a batch
+    └── TransportRejected       the collector took the request and refused spans
+```
+
+A class stands here when a caller would do something different on it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "EncodeError",
+    "EngineUnavailable",
+    "ExportError",
+    "KnowledgeError",
+    "MapekError",
+    "PhaseError",
+    "PhaseFailed",
+    "PhaseTimeout",
+    "PluginConflict",
+    "PluginContractError",
+    "PluginError",
+    "PluginNotFound",
+    "QueryError",
+    "SpanReused",
+    "SpanSpecError",
+    "TransportError",
+    "TransportRejected",
+]
+
+
+class MapekError(Exception):
+    """The root of all errors of the runtime."""
+
+
+class ConfigError(MapekError):
+    """A setting is wrong: says the file or variable, the key, the value and what would be right."""
+
+
+class PluginError(MapekError):
+    """A plugin cannot be used."""
+
+
+class PluginNotFound(PluginError):
+    """No plugin or domain has that name."""
+
+
+class PluginConflict(PluginError):
+    """Two plugins have one name."""
+
+
+class PluginContractError(PluginError):
+    """A phase method has the wrong signature; the message shows the expected one."""
+
+
+class SpanSpecError(MapekError, TypeError):
+    """The declaration of a span is wrong."""
+
+
+class SpanReused(MapekError, RuntimeError):
+    """A span scope was entered a second time; ask the factory for a new one."""
+
+
+class PhaseError(MapekError):
+    """A phase of a cycle did not come to its end."""
+
+    def __init__(self, message: str, *, phase: str) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class PhaseFailed(PhaseError):
+    """Every plugin of the phase failed."""
+
+    def __init__(self, message: str, *, phase: str, causes: ExceptionGroup[Exception]) -> None:
+        super().__init__(message, phase=phase)
+        self.causes = causes
+
+
+class PhaseTimeout(PhaseError, TimeoutError):
+    """The phase ran past its limit."""
+
+
+class KnowledgeError(MapekError):
+    """Knowledge could not be written to disk. What was learned is still in memory and is tried again."""
+
+
+class QueryError(MapekError):
+    """A query cannot be read: what was written, the column, and what would be right."""
+
+
+class EngineUnavailable(MapekError):
+    """An engine cannot run here.
+
+    The message says which engine, what is missing (a right, a program, a kernel feature), how to
+    get it, and what the embedded default is.
+    """
+
+
+class ExportError(MapekError):
+    """Spans could not be delivered; ends at the batch task, as a counter and a log line."""
+
+
+class EncodeError(ExportError):
+    """A span could not be encoded as OTLP."""
+
+
+class TransportError(ExportError):
+    """The collector did not take a batch.
+
+    `retryable` says whether the same batch may be sent again, `retry_after` (seconds) how long the
+    collector asked to wait; None when it did not say. `error_type` is the value of the `error.type`
+    attribute: an HTTP status, a gRPC status name or the name of an exception.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        error_type: str = "transport",
+    ) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.error_type = error_type
+
+
+class TransportRejected(ExportError):
+    """The collector answered with partial success and refused `rejected_spans` of the batch."""
+
+    def __init__(self, message: str, *, rejected_spans: int) -> None:
+        super().__init__(message)
+        self.rejected_spans = rejected_spans

@@ -1,0 +1,393 @@
+"""`BatchSpanProcessor`: the SDK's interface in front of ring, batch task and exporters.
+
+`on_end` costs a deque append. Everything else happens on an asyncio task of the loop in which the
+first span ends, or, in a program without a loop, in the thread that fills the queue, flushes or
+shuts down. Works behind `mapek_runtime.TracerProvider` and behind the SDK's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import Span as SdkSpan
+
+from mapek_runtime.trace.ring import Ring
+from mapek_runtime.trace.span import SAMPLED, Span
+
+from .account import Account, Statistics
+from .drain import DrainLoop
+from .environment import read_number
+from .notice import Notices
+from .outbox import Outbox
+from .sink import Exporter, Sink, make_sink
+from .task import BatchTask, Pace
+
+__all__ = ["BatchSpanProcessor"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_QUEUE_SIZE = 65_536
+"""The specification says 2,048. An asyncio program creates 100,000 spans a second and more, so that
+2,048 are full after 20 ms, which is less than one busy turn of a loop: a healthy collector would lose
+half. 65,536 spans are at most about 60 MB, and that only while the collector does not keep up."""
+
+DEFAULT_BATCH_SIZE = 512
+DEFAULT_REQUEST_SIZE = 4_096
+"""Unless a batch size is set, spans that had to wait travel in requests of up to this many: under a
+backlog, fewer and larger requests are what lets it shrink."""
+
+DEFAULT_DELAY_MS = 5_000
+DEFAULT_EXPORT_TIMEOUT_MS = 30_000
+DEFAULT_CONCURRENCY = 4
+SHUTDOWN_LIMIT = 5.0
+"""Seconds for a shutdown that was given no timeout."""
+CLOSE_LIMIT = 0.1
+"""Seconds that exporters have at least for closing, after the deadline was used up by the flush."""
+INLINE_PAUSE = 5.0
+"""Seconds without another inline export after one that failed: the program is not to stand still
+for a collector that is away."""
+
+
+class BatchSpanProcessor(SpanProcessor):
+    """Exports ended spans in batches, on its own asyncio task.
+
+    Takes any number of exporters: asyncio ones, and synchronous ones of the SDK, which get a thread.
+    The settings default to `OTEL_BSP_*`. `statistics()` says what became of every span.
+    """
+
+    def __init__(
+        self,
+        *exporters: Exporter,
+        max_queue_size: int | None = None,
+        schedule_delay_millis: float | None = None,
+        max_export_batch_size: int | None = None,
+        export_timeout_millis: float | None = None,
+        max_concurrency: int = DEFAULT_CONCURRENCY,
+    ) -> None:
+        if not exporters:
+            raise TypeError("BatchSpanProcessor needs at least one exporter")
+        capacity, size, most = _sizes(max_queue_size, max_export_batch_size)
+        delay = _setting("schedule_delay_millis", schedule_delay_millis, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS)
+        limit = _setting(
+            "export_timeout_millis", export_timeout_millis, "OTEL_BSP_EXPORT_TIMEOUT", DEFAULT_EXPORT_TIMEOUT_MS
+        )
+        if max_concurrency < 1:
+            raise ValueError(f"max_concurrency is {max_concurrency!r}; it must be at least 1")
+        self._export_timeout = limit / 1000
+        self._notices = Notices(logger)
+        self._sinks = _make_sinks(exporters, self._export_timeout, self._notices)
+        self._pace = Pace(
+            delay=delay / 1000,
+            size=size,
+            most=most,
+            concurrency=max_concurrency if all(sink.concurrent for sink in self._sinks) else 1,
+        )
+        self._ring = Ring(capacity, self._on_due)
+        self._ring.arm(0)
+        self._account = Account(self._ring)
+        self._outbox = Outbox(
+            self._ring,
+            self._account,
+            self._notices,
+            encode=any(sink.takes_bytes for sink in self._sinks),
+            keep=not all(sink.takes_bytes for sink in self._sinks),
+        )
+        self._append: Callable[[ReadableSpan], None] = self._ring.append
+        self._task: BatchTask | None = None
+        self._closing: asyncio.Task[bool] | None = None
+        self._inline = threading.Lock()
+        self._inline_from = 0.0
+        self._told: set[str] = set()
+        self._stopped = False
+        self._closed = False
+        atexit.register(self._at_exit)
+        _follow_fork(self)
+
+    # The SDK's interface
+
+    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
+        """Nothing happens when a span starts."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Take an ended span, if it is sampled. Never waits and never fails."""
+        if type(span) is Span:
+            if span._flags & SAMPLED:
+                self._append(span)
+            return
+        context = span.context
+        if context is not None and context.trace_flags.sampled:
+            self._append(span)
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Send what has ended so far, within the timeout (the export timeout unless given).
+
+        On the thread of a running loop it cannot wait: it makes the batch task send at once and says
+        whether nothing was left to send. There, `await aforce_flush()`.
+        """
+        timeout = self._export_timeout if timeout_millis is None else timeout_millis / 1000
+        if self._stopped:
+            return False
+        if _loop_here() is not None:
+            self._tell_once("force_flush", "aforce_flush")
+            self._task_here().press()
+            return self._account.statistics({}).queued + self._account.in_flight == 0
+        return self._from_outside(lambda: self.aforce_flush(timeout), timeout)
+
+    def shutdown(self, timeout_millis: int | None = None) -> None:
+        """Send what is left and close the exporters, within the timeout (5 s unless given).
+
+        On the thread of a running loop it cannot wait: the batch task does it in the next turns. There,
+        `await ashutdown()`.
+        """
+        timeout = SHUTDOWN_LIMIT if timeout_millis is None else timeout_millis / 1000
+        if self._closed or self._closing is not None:
+            return
+        loop = _loop_here()
+        if loop is not None:
+            self._tell_once("shutdown", "ashutdown")
+            self._refuse_more()
+            self._closing = loop.create_task(self.ashutdown(timeout), context=contextvars.Context())
+            return
+        self._from_outside(lambda: self.ashutdown(timeout), timeout)
+
+    # The asyncio interface
+
+    def start(self) -> None:
+        """Start the batch task on the running loop, instead of when the first span ends there."""
+        self._task_here()
+
+    async def aforce_flush(self, timeout: float | None = None) -> bool:
+        """Send what has ended so far; the loop keeps running.
+
+        False when `timeout` seconds (the export timeout unless given) were not enough, or when an
+        exporter did not take some of it. What was not sent stays queued.
+        """
+        if self._stopped:
+            return False
+        limit = self._export_timeout if timeout is None else timeout
+        task = self._task
+        if task is not None and task.is_alive and task.loop is not asyncio.get_running_loop():
+            there = asyncio.run_coroutine_threadsafe(self.aforce_flush(limit), task.loop)
+            return await asyncio.wrap_future(there)
+        return await self._task_here().flush(asyncio.get_running_loop().time() + limit)
+
+    async def ashutdown(self, timeout: float | None = None) -> bool:
+        """Send what is left and close the exporters; the loop keeps running.
+
+        Ends within `timeout` seconds (5 unless given) whatever the collector does; what was not sent
+        by then is counted as dropped with the reason `timeout`. True when everything was delivered.
+        """
+        if self._closed:
+            return True
+        limit = SHUTDOWN_LIMIT if timeout is None else timeout
+        task = self._task
+        loop = asyncio.get_running_loop()
+        if task is not None and task.is_alive and task.loop is not loop:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.ashutdown(limit), task.loop))
+        deadline = loop.time() + limit
+        self._refuse_more()
+        task = self._task_here()
+        delivered = await task.flush(deadline)
+        await task.stop()
+        given_up = self._outbox.abandon("timeout")
+        if given_up:
+            self._notices.warn(
+                "shutdown", "shutdown after %g s: spans dropped that were not sent", limit, count=given_up
+            )
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        await self._close_sinks(max(CLOSE_LIMIT, deadline - loop.time()))
+        return delivered and not given_up
+
+    def statistics(self) -> Statistics:
+        """What became of every span: the terms of the law, and each exporter's account."""
+        return self._account.statistics({sink.name: sink.account for sink in self._sinks})
+
+    # Where the work is done
+
+    def _on_due(self) -> None:
+        """The ring asks for attention, in the thread that has just ended a span."""
+        task = self._task
+        if task is not None and task.is_alive:
+            task.wake()
+        elif _loop_here() is not None:
+            self._task_here()
+        else:
+            self._ring.arm(0)
+            if len(self._ring) >= self._ring.capacity:
+                self._export_inline()
+
+    def _task_here(self) -> BatchTask:
+        """The batch task; a new one on the running loop when there is none that can work."""
+        task = self._task
+        if task is not None:
+            if task.is_alive:
+                return task
+            # Its loop has stopped or is closed. Should that loop run again, the task finds itself
+            # replaced.
+            task.retire()
+        loop = asyncio.get_running_loop()
+        self._ring.disarm()
+        task = self._task = BatchTask(self._outbox, self._sinks, self._pace, loop)
+        # Born in an empty context, or everything it does would belong to whatever span is open now.
+        handle = loop.create_task(task.run(), name="mapek-batch", context=contextvars.Context())
+        handle.add_done_callback(_report)
+        task.own(handle)
+        return task
+
+    def _from_outside(self, work: Callable[[], Coroutine[Any, Any, bool]], timeout: float) -> bool:
+        """Do `work` from a thread without a loop: on the batch task's loop, or on a private one."""
+        task = self._task
+        if task is not None and task.is_alive:
+            future = asyncio.run_coroutine_threadsafe(work(), task.loop)
+            try:
+                # The work has its own deadline; a loop that is blocked has none.
+                return future.result(timeout + 1.0)
+            except (TimeoutError, asyncio.CancelledError):
+                future.cancel()
+                return False
+        if not self._inline.acquire(timeout=timeout):
+            return False
+        try:
+            return contextvars.Context().run(self._drain, work)
+        finally:
+            self._inline.release()
+
+    def _drain(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        loop = DrainLoop()
+
+        async def drain() -> bool:
+            done = await work()
+            if self._task is not None:
+                await self._task.stop()
+            return done
+
+        try:
+            return loop.run_until_complete(drain())
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            self._ring.arm(0)
+
+    def _export_inline(self) -> None:
+        now = time.monotonic()
+        if now < self._inline_from or not self._inline.acquire(blocking=False):
+            return
+        self._inline.release()
+        if not self._from_outside(lambda: self.aforce_flush(self._export_timeout), self._export_timeout):
+            self._inline_from = time.monotonic() + INLINE_PAUSE
+
+    async def _close_sinks(self, limit: float) -> None:
+        try:
+            async with asyncio.timeout(limit):
+                for sink in self._sinks:
+                    try:
+                        await sink.aclose()
+                    except Exception:
+                        logger.warning("%s could not be closed", sink.name, exc_info=True)
+        except TimeoutError:
+            self._notices.warn("close", "exporters were not closed within %.1f s", limit)
+
+    def _refuse_more(self) -> None:
+        self._stopped = True
+        self._append = self._refuse
+
+    def _refuse(self, _span: ReadableSpan) -> None:
+        self._account.refuse()
+        self._notices.warn("stopped", "a span ended after the shutdown; it is dropped")
+
+    def _tell_once(self, plain: str, asynchronous: str) -> None:
+        if plain not in self._told:
+            self._told.add(plain)
+            logger.warning(
+                "%s() was called on the thread of a running event loop, where it cannot wait; use await %s()",
+                plain,
+                asynchronous,
+            )
+
+    def _at_exit(self) -> None:
+        if self._closed:
+            return
+        self._closing = None
+        if self.statistics().queued + self.statistics().in_flight:
+            self.shutdown()
+
+    def _after_fork(self) -> None:
+        """This is the child of a fork: the spans so far belong to the parent, and so does its loop."""
+        self._ring.clear()
+        self._ring.arm(0)
+        self._account = self._outbox.account = Account(self._ring)
+        self._outbox.clear()
+        self._task = None
+        self._closing = None
+        self._inline = threading.Lock()
+        for sink in self._sinks:
+            sink.after_fork()
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _report(handle: asyncio.Task[None]) -> None:
+    if not handle.cancelled() and (error := handle.exception()) is not None:
+        logger.error("the batch task failed; the next span starts another", exc_info=error)
+
+
+def _follow_fork(processor: BatchSpanProcessor) -> None:
+    if not hasattr(os, "register_at_fork"):
+        return
+    found = weakref.WeakMethod(processor._after_fork)
+
+    def after_fork() -> None:
+        if (method := found()) is not None:
+            method()
+
+    os.register_at_fork(after_in_child=after_fork)
+
+
+def _make_sinks(exporters: tuple[Exporter, ...], timeout: float, notices: Notices) -> tuple[Sink, ...]:
+    sinks: list[Sink] = []
+    for exporter in exporters:
+        name = type(exporter).__name__
+        taken = sum(sink.name.split("/")[0] == name for sink in sinks)
+        sinks.append(make_sink(f"{name}/{taken + 1}" if taken else name, exporter, timeout, notices))
+    return tuple(sinks)
+
+
+def _setting(name: str, value: float | None, variable: str, default: float, *, whole: bool = False) -> float:
+    if value is None:
+        return read_number(variable, default=default, whole=whole)
+    if value <= 0:
+        raise ValueError(f"{name} is {value!r}; it must be positive")
+    return value
+
+
+def _sizes(queue: int | None, batch: int | None) -> tuple[int, int, int]:
+    """The queue, the batch that wakes the task, and the largest request."""
+    capacity = int(
+        _setting("max_queue_size", queue, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE, whole=True)
+    )
+    size = int(_setting("max_export_batch_size", batch, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 0, whole=True))
+    if size > capacity:
+        if batch is not None:
+            raise ValueError(f"max_export_batch_size is {batch!r}; it must be at most max_queue_size, {capacity}")
+        logger.warning("OTEL_BSP_MAX_EXPORT_BATCH_SIZE is %d; using %d, the queue size", size, capacity)
+        size = capacity
+    if size:
+        return capacity, size, size
+    return capacity, min(DEFAULT_BATCH_SIZE, capacity), min(DEFAULT_REQUEST_SIZE, capacity)

@@ -1,0 +1,68 @@
+"""Reading `OTEL_*` variables the way the specification asks: a wrong value warns and is ignored."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from urllib.parse import unquote
+
+__all__ = ["read_headers", "read_number", "read_text"]
+
+logger = logging.getLogger(__name__)
+
+
+def read_text(*names: str) -> str | None:
+    """The first of the variables that is set; an empty one counts as unset."""
+    for name in names:
+        value = os.environ.get(name, "").strip()
+        if value:
+            return value
+    return None
+
+
+def read_number(*names: str, default: float, least: float = 1, whole: bool = False) -> float:
+    """The first of the variables that is set, as a number of at least `least`."""
+    for name in names:
+        text = os.environ.get(name, "").strip()
+        if not text:
+            continue
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = math.nan
+        if value >= least and value < math.inf:
+            return value
+        kind = "a whole number" if whole else "a number"
+        logger.warning("%s is %r; it must be %s of at least %g; using %g", name, text, kind, least, default)
+        return default
+    return default
+
+
+def read_headers(*names: str) -> dict[str, str]:
+    """Headers written as `key=value,key=value`, percent-encoded, from the first variable that is set.
+
+    An entry that cannot be read is left out; the warning names its place and not its text, because
+    headers carry secrets.
+    """
+    for name in names:
+        text = os.environ.get(name, "").strip()
+        if not text:
+            continue
+        headers: dict[str, str] = {}
+        for place, entry in enumerate(text.split(","), 1):
+            if not entry.strip():
+                continue
+            key, found, value = entry.partition("=")
+            key, value = unquote(key).strip().lower(), unquote(value).strip()
+            if not found or not key or not is_header(key, value):
+                logger.warning("%s: entry %d is not key=value; left out", name, place)
+                continue
+            headers[key] = value
+        return headers
+    return {}
+
+
+def is_header(key: str, value: str) -> bool:
+    """Whether the two can stand in an HTTP request."""
+    return key.isascii() and not any(c in "\r\n\0" for c in key + value) and not any(c in " :" for c in key)

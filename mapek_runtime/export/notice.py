@@ -1,0 +1,40 @@
+"""Log lines that stay few under load: at most one a subject in ten seconds, with the count since."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Notices"]
+
+
+class Notices:
+    """Writes warnings to `logger`, at most one for each subject in `interval` seconds.
+
+    What is not written is counted, and the next line of the subject says how many there were.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._interval = interval
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._missed: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def warn(self, subject: str, message: str, *details: object, count: int = 1) -> None:
+        """Say it, or count it: `count` is how many spans or faults this one call stands for."""
+        now = self._clock()
+        with self._lock:
+            total = self._missed.get(subject, 0) + count
+            last = self._last.get(subject)
+            if last is not None and now - last < self._interval:
+                self._missed[subject] = total
+                return
+            self._last[subject] = now
+            self._missed[subject] = 0
+        self._logger.warning(message + " (%d since the last line about this)", *details, total)

@@ -1,0 +1,152 @@
+"""The outbox: spans on their way from the ring to a finished request.
+
+Everything here is synchronous and bounded in time, so that the batch task can do a slice of it in
+each turn of the loop. A batch that could not be sent comes back and goes first the next time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from mapek_runtime.trace.ring import Ring
+
+from .account import Account, Outcome
+from .encode import RequestBuilder
+from .notice import Notices
+
+__all__ = ["Batch", "Outbox"]
+
+CHUNK = 32
+"""Spans between two looks at the clock: about 0.15 ms."""
+
+MAX_REQUEST_BYTES = 4_000_000
+"""A request is closed here: 4 MiB is what gRPC servers accept unless told otherwise."""
+
+
+class Batch:
+    """Spans that are sent together: as OTLP bytes, as spans, or both, as the exporters need."""
+
+    __slots__ = ("count", "outcomes", "payload", "spans", "start")
+
+    def __init__(self, start: int, count: int, payload: bytes, spans: tuple[Any, ...]) -> None:
+        self.start = start
+        """How many spans had left the ring before the first of these."""
+        self.count = count
+        self.payload = payload
+        self.spans = spans
+        self.outcomes: dict[str, Outcome] = {}
+        """What became of it at each exporter that is done with it, by the exporter's name."""
+
+
+class Outbox:
+    """Takes spans from the ring and makes batches of them."""
+
+    def __init__(self, ring: Ring, account: Account, notices: Notices, *, encode: bool, keep: bool) -> None:
+        self.ring = ring
+        self.account = account
+        self._notices = notices
+        self._encode = encode
+        self._keep = keep
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as in the child of a fork."""
+        self._returned: deque[Batch] = deque()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._builder = RequestBuilder(self._unencodable)
+        self._spans: list[Any] = []
+        self._bad: list[Any] = []
+        self._start = 0
+        self.open = 0
+        """How many spans the batch in the making has."""
+
+    @property
+    def removed(self) -> int:
+        """How many spans have left the ring, taken or dropped."""
+        return self.ring.taken + self.ring.dropped
+
+    @property
+    def oldest(self) -> int:
+        """How many spans had left the ring before the oldest one here."""
+        starts = [batch.start for batch in self._returned]
+        if self.open:
+            starts.append(self._start)
+        return min(starts, default=self.removed)
+
+    @property
+    def waiting(self) -> int:
+        """How many spans are in the ring or in the batch in the making."""
+        return len(self.ring) + self.open
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether a batch came back and waits to be sent again."""
+        return bool(self._returned)
+
+    def is_full(self, most: int) -> bool:
+        """Whether the batch in the making has `most` spans, or as many bytes as a request may have."""
+        return self.open >= most or self._builder.size_bytes >= MAX_REQUEST_BYTES
+
+    def fill(self, most: int, seconds: float, obliged: int = 0) -> int:
+        """Add spans from the ring until the batch is full, the ring empty or the time over.
+
+        The time does not count before `obliged` spans are done. Gives the number of spans taken.
+        """
+        end = time.perf_counter() + seconds
+        done = 0
+        while not self.is_full(most):
+            start = self.removed if not self.open else 0
+            spans = self.account.take(min(CHUNK, most - self.open))
+            if not spans:
+                break
+            if not self.open:
+                self._start = start
+            self.open += len(spans)
+            done += len(spans)
+            self._add(spans)
+            if done >= obliged and time.perf_counter() >= end:
+                break
+        return done
+
+    def close(self) -> Batch | None:
+        """Finish the batch in the making; None when it has no span."""
+        if not self.open:
+            return None
+        payload = self._builder.build() if self._encode else b""
+        batch = Batch(self._start, self.open, payload, tuple(self._spans))
+        self._begin()
+        return batch
+
+    def take_returned(self) -> Batch:
+        """The oldest batch that came back."""
+        return self._returned.popleft()
+
+    def put_back(self, batch: Batch) -> None:
+        """A batch in flight was not sent: it goes first the next time."""
+        self.account.put_back(batch.count)
+        self._returned.append(batch)
+
+    def abandon(self, reason: str) -> int:
+        """Give up everything that waits; gives the number of spans."""
+        count = self.open + sum(batch.count for batch in self._returned)
+        self.account.drop(reason, count)
+        self._returned.clear()
+        self._begin()
+        return count + self.account.drop_ring(reason)
+
+    def _add(self, spans: list[Any]) -> None:
+        if self._encode:
+            self._builder.add(spans)
+        if self._keep:
+            self._spans += [span for span in spans if span not in self._bad] if self._bad else spans
+        self._bad.clear()
+
+    def _unencodable(self, span: Any, error: Exception) -> None:
+        self._bad.append(span)
+        self.open -= 1
+        self.account.drop("encode", 1)
+        self._notices.warn("encode", "%s; it is dropped", error)

@@ -1,0 +1,86 @@
+"""Carrying out admitted actions: each by the plugin that claims it, those on different targets together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry.trace import StatusCode
+
+from mapek_runtime.errors import PluginContractError
+
+from . import explain
+from .guard import GuardRails
+from .model import Action, Cycle, Outcome
+from .phase import Failures
+from .plugin import Registry
+from .repair import Repairs
+
+__all__ = ["Executor"]
+
+
+class Executor:
+    """Runs the actions of a cycle and notes what is to be verified later."""
+
+    def __init__(self, registry: Registry, rails: GuardRails, repairs: Repairs) -> None:
+        self._registry = registry
+        self._rails = rails
+        self._repairs = repairs
+
+    async def run(self, cycle: Cycle, span: Any, failures: Failures) -> None:
+        """Carry out `cycle.actions`; what fails is an outcome, not an exception."""
+        outcomes: list[Outcome] = []
+        try:
+            if len(cycle.actions) == 1:
+                outcomes.append(await self._one(cycle, cycle.actions[0], span, failures))
+            else:
+                async with asyncio.TaskGroup() as group:
+                    for action in cycle.actions:
+                        group.create_task(self._into(outcomes, cycle, action, span, failures))
+        finally:
+            # Also when the limit ran out or the cycle was cancelled: what was done was done.
+            cycle.outcomes = tuple(outcomes)
+            success = len(outcomes) == len(cycle.actions) and all(o.success for o in outcomes)
+            span.set(actions_executed=len(outcomes), success=success)
+            explain.outcomes(span, outcomes)
+            if not success:
+                cycle.success = False
+                span.set_status(StatusCode.ERROR, explain.failed_actions(cycle))
+
+    async def _into(
+        self, outcomes: list[Outcome], cycle: Cycle, action: Action, span: Any, failures: Failures
+    ) -> None:
+        outcomes.append(await self._one(cycle, action, span, failures))
+
+    async def _one(self, cycle: Cycle, action: Action, span: Any, failures: Failures) -> Outcome:
+        loop = asyncio.get_running_loop()
+        part = self._registry.executor(action.name)
+        if part is None:
+            return Outcome(
+                action=action,
+                success=False,
+                error=f"no plugin executes {action.name!r}; name it in the `handles` of one",
+            )
+        call: Callable[[Cycle, Action], Awaitable[Any]] = part.call
+        if action.parameters.get("undo") and hasattr(part.owner, "undo"):
+            call = part.owner.undo
+        began = loop.time()
+        try:
+            outcome = await call(cycle, action)
+            if not isinstance(outcome, Outcome):
+                raise PluginContractError(
+                    f"plugin {part.plugin!r}: execute returned {outcome!r}; it must return an Outcome"
+                )
+        except Exception as error:  # noqa: BLE001 - the isolation of a failing plugin
+            failures.append(("execute", part.plugin, error))
+            outcome = Outcome(action=action, success=False, error=f"{type(error).__name__}: {error}")
+        outcome = replace(outcome, duration=loop.time() - began)
+        self._rails.acted(action, loop.time(), success=outcome.success)
+        if outcome.success and not action.parameters.get("undo"):
+            verify = getattr(part.owner, "verify", None)
+            self._repairs.began(action, loop.time(), verify, span.get_span_context())
+        elif not outcome.success:
+            self._rails.failed(action.target, loop.time())
+        return outcome

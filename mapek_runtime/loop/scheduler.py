@@ -1,0 +1,151 @@
+"""When a cycle starts: a fixed rate on a monotonic clock, and triggers from outside.
+
+The rate does not drift: the n-th tick is due at `origin + n · interval`, however long a cycle took.
+A trigger is never lost. Ticks and triggers that meet a running cycle are handled by `overlap`:
+
+| overlap | a tick | a trigger |
+|---|---|---|
+| `skip` | is dropped and counted | starts one more cycle when this one is done |
+| `queue` | starts one more cycle when this one is done | the same |
+| `cancel` | ends the running cycle and starts another | the same |
+
+What waits is coalesced into one cycle, which carries every reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+from .model import Trigger
+
+__all__ = ["Scheduler"]
+
+_MOST_REASONS = 64
+"""Different reasons one cycle carries; a reason that is there already is counted, not repeated."""
+
+
+class Scheduler:
+    """Calls `start(triggers)` whenever a cycle is due; one at a time."""
+
+    def __init__(
+        self,
+        start: Callable[[Sequence[Trigger]], Awaitable[object]],
+        *,
+        interval: float,
+        jitter: float = 0.0,
+        overlap: Literal["skip", "queue", "cancel"] = "skip",
+        rng: random.Random | None = None,
+    ) -> None:
+        self._start = start
+        self._interval = interval
+        self._jitter = jitter
+        self._overlap = overlap
+        self._rng = rng or random.Random()
+        self._pending: dict[str, Trigger] = {}
+        self._running: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.paused = False
+        self.ran = 0
+        self.skipped = 0
+        self.coalesced = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a cycle runs now or is about to."""
+        return self._running is not None or bool(self._pending)
+
+    def trigger(self, trigger: Trigger) -> None:
+        """Ask for a cycle as soon as may be; safe from the loop's own thread only."""
+        if trigger.reason in self._pending or len(self._pending) >= _MOST_REASONS:
+            self.coalesced += 1
+        else:
+            if self._pending or self._running is not None:
+                self.coalesced += 1 if self._pending else 0
+            self._pending[trigger.reason] = trigger
+        self._wake.set()
+
+    def pause(self) -> None:
+        """No cycle starts until `resume`; triggers wait, ticks are dropped and counted."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Start cycles again."""
+        self.paused = False
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the running cycle and return from `run`."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Schedule until `stop`; cancellation ends the running cycle too."""
+        loop = asyncio.get_running_loop()
+        origin = loop.time()
+        tick = 0
+        try:
+            while not self._stopping:
+                due = origin + tick * self._interval
+                late = self._rng.uniform(0.0, self._jitter) if self._jitter else 0.0
+                if loop.time() >= due + late:
+                    # Ticks that were slept through are one tick.
+                    behind = int((loop.time() - due) // self._interval)
+                    self.skipped += behind
+                    tick += behind + 1
+                    self._tick()
+                elif not self._ready():
+                    await self._sleep_until(due + late)
+                if self._ready():
+                    self._begin()
+            if self._running is not None:
+                await self._running
+        except asyncio.CancelledError:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.wait((self._running,))
+            raise
+
+    def _tick(self) -> None:
+        if self.paused or (self._running is not None and self._overlap == "skip"):
+            self.skipped += 1
+        else:
+            self.trigger(Trigger(reason="interval"))
+
+    def _ready(self) -> bool:
+        if self.paused or not self._pending or self._stopping:
+            return False
+        return self._running is None or (self._overlap == "cancel" and not self._running.cancelling())
+
+    def _begin(self) -> None:
+        if self._running is not None:
+            # The cycle marks its span, and wakes this loop when it is gone.
+            self._running.cancel("a newer cycle took its place")
+            return
+        triggers = tuple(self._pending.values())
+        self._pending.clear()
+        self.ran += 1
+        # Born in an empty context: a cycle belongs to no span that happened to be open.
+        self._running = asyncio.get_running_loop().create_task(
+            self._one(triggers), name="mape_k.cycle", context=contextvars.Context()
+        )
+
+    async def _one(self, triggers: Sequence[Trigger]) -> None:
+        try:
+            await self._start(triggers)
+        finally:
+            self._running = None
+            self._wake.set()
+
+    async def _sleep_until(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._wake.clear()
+        timer = loop.call_at(due, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()

@@ -1,0 +1,29 @@
+"""Tracing: context → span → ring.
+
+OpenTelemetry's API outside, a lean recorder inside. This layer knows no exporter and no loop: it
+makes spans right and cheap, and hands ended ones to the processors of its provider.
+"""
+
+from __future__ import annotations
+
+from .active import active_provider, use_provider
+from .decorator import traced
+from .scope import SpanScope
+from .span import DroppedSpan, Span
+from .spec import Key, NodeId, SpanFactory, SpanGroup
+from .tracer import Tracer, TracerProvider
+
+__all__ = [
+    "DroppedSpan",
+    "Key",
+    "NodeId",
+    "Span",
+    "SpanFactory",
+    "SpanGroup",
+    "SpanScope",
+    "Tracer",
+    "TracerProvider",
+    "active_provider",
+    "traced",
+    "use_provider",
+]

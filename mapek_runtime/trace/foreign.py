@@ -1,0 +1,53 @@
+"""Declared spans where the provider is not ours: the same calls, through the API.
+
+A `SpanGroup` works under the stock SDK's provider, under any other, and under none.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, Span
+
+if TYPE_CHECKING:
+    from .spec import SpanSpec
+
+__all__ = ["NO_SPAN", "ForeignSpan"]
+
+
+class _NoSpan(NonRecordingSpan):
+    """What a block yields while there is no provider at all."""
+
+    def set(self, **values: Any) -> None:
+        """Record nothing."""
+
+
+NO_SPAN = _NoSpan(INVALID_SPAN_CONTEXT)
+
+
+class ForeignSpan:
+    """A span of another provider with `set`; everything else goes to the span."""
+
+    def __init__(self, span: Span, spec: SpanSpec) -> None:
+        self._span = span
+        self._spec = spec
+        self._late: dict[str, Any] = {}
+        self._began = time.perf_counter_ns()
+
+    def set(self, **values: Any) -> None:
+        """Set declared values by parameter name; TypeError for a name that was not declared."""
+        pairs = self._spec.late(values)
+        self._late.update(pairs)
+        self._span.set_attributes(pairs)
+
+    def finish(self, error: BaseException | None) -> None:
+        """What the declaration says of the end: the elapsed time, and `success`."""
+        if error is not None and isinstance(error, Exception) and self._spec.has_success:
+            self._span.set_attribute("success", False)
+        key = self._spec.elapsed
+        if key is not None and not self._late.get(key):
+            self._span.set_attribute(key, (time.perf_counter_ns() - self._began) / 1e6)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._span, name)

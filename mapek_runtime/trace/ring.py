@@ -1,0 +1,147 @@
+"""The ring: where an ended span waits for the batch task.
+
+Appending never waits and never fails, from any thread: it rests on the atomicity of `deque` and
+`itertools.count` and takes no lock. When the ring is full the oldest *ordinary* span is dropped and
+counted; roots and errors go last, because they tell what is wrong now.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
+
+__all__ = ["Ring"]
+
+
+class Ring:
+    """Holds at most `capacity` ended spans, oldest first.
+
+    `on_due` is called from `append`, in the thread that appends, when the number of waiting spans
+    reaches the mark set by `arm()`, once for each arming.
+    """
+
+    __slots__ = ("_dropped", "_ended", "_hold", "_kept", "_mark", "_queue", "_wanted", "capacity", "on_due", "taken")
+
+    def __init__(self, capacity: int, on_due: Callable[[], None]) -> None:
+        if capacity < 1:
+            raise ValueError(f"the capacity of a ring is {capacity}; it must be at least 1")
+        self.capacity = capacity
+        self.on_due = on_due
+        self.clear()
+        self.arm(1)
+
+    def clear(self) -> None:
+        """Forget every span and count, as in the child of a fork."""
+        self._queue: deque[Any] = deque()
+        # Roots and errors that an overflow has spared: older than everything in the queue.
+        self._kept: deque[Any] = deque()
+        self._ended = Tally()
+        self._dropped = Tally()
+        self.taken = 0
+        """How many spans the batch task has taken."""
+
+    def append(self, span: ReadableSpan) -> None:
+        """Put an ended span in."""
+        queue = self._queue
+        queue.append(span)
+        self._ended.add()
+        if len(queue) >= self._mark:
+            self._reached()
+
+    def arm(self, waiting: int) -> None:
+        """Ask for one call of `on_due` when `waiting` spans are there; 0 asks for one at every append."""
+        self._wanted = waiting
+        self._hold = False
+        self._set_mark()
+
+    def disarm(self) -> None:
+        """Ask for no call until armed again."""
+        self._hold = True
+        self._set_mark()
+
+    def drain(self, most: int) -> list[Any]:
+        """Take up to `most` spans, oldest first; one thread at a time."""
+        taken: list[Any] = []
+        for source in (self._kept, self._queue):
+            pop = source.popleft
+            try:
+                for _ in range(min(most - len(taken), len(source))):
+                    taken.append(pop())  # noqa: PERF401 - what was popped before an IndexError must not be lost
+            except IndexError:  # pragma: no cover - another thread overflowed the ring meanwhile
+                continue
+        self.taken += len(taken)
+        self._set_mark()
+        return taken
+
+    def __len__(self) -> int:
+        """How many spans wait."""
+        return len(self._queue) + len(self._kept)
+
+    @property
+    def ended(self) -> int:
+        """How many spans were ever put in."""
+        return self._ended.read()
+
+    @property
+    def dropped(self) -> int:
+        """How many went because the ring was full."""
+        return self._dropped.read()
+
+    def _set_mark(self) -> None:
+        # One comparison on the hot path serves both purposes: the wake-up and the overflow.
+        room = self.capacity - len(self._kept) + 1
+        self._mark = room if self._hold else min(room, self._wanted)
+
+    def _reached(self) -> None:
+        while len(self._queue) + len(self._kept) > self.capacity:
+            self._drop_one()
+        if not self._hold and len(self._queue) >= self._wanted:
+            if self._wanted:
+                self.disarm()
+            self.on_due()
+        else:
+            self._set_mark()
+
+    def _drop_one(self) -> None:
+        try:
+            for _ in range(len(self._queue)):
+                span = self._queue.popleft()
+                if not _goes_last(span):
+                    break
+                self._kept.append(span)
+            else:
+                self._kept.popleft()
+        except IndexError:  # pragma: no cover - another thread took it: there is room now
+            return
+        self._dropped.add()
+
+
+class Tally:
+    """A counter that several threads raise without a lock."""
+
+    __slots__ = ("_lock", "_reads", "add")
+
+    def __init__(self) -> None:
+        self.add: Callable[[], object] = itertools.count().__next__
+        self._reads = 0
+        self._lock = threading.Lock()
+
+    def read(self) -> int:
+        """How often `add` was called."""
+        with self._lock:
+            # Looking takes a number too; how many were taken so is known.
+            value = self.add()
+            assert isinstance(value, int)
+            value -= self._reads
+            self._reads += 1
+            return value
+
+
+def _goes_last(span: ReadableSpan) -> bool:
+    return span.parent is None or span.status.status_code is StatusCode.ERROR
