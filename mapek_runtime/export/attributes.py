@@ -203,7 +203,10 @@ def encode_value(value: Any) -> bytes:
         return delimited(
             b"\x32", b"".join([delimited(b"\x0a", _pair(str(key), item)) for key, item in value.items()])
         )
-    raise TypeError(f"{type(value).__name__} is no attribute value; str, bool, int, float, bytes, None, sequences and mappings are")
+    raise TypeError(
+        f"{type(value).__name__} is no attribute value; it must be str, bool, int, float, bytes, None, "
+        "a sequence or a mapping"
+    )
 
 
 def _pair(key: str, value: Any) -> bytes:

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.context import Context
@@ -27,29 +28,16 @@ from mapek_runtime.trace.span import SAMPLED, Span
 
 from .account import Account, Statistics
 from .drain import DrainLoop
-from .environment import read_number
 from .notice import Notices
 from .outbox import Outbox
+from .pace import DEFAULT_CONCURRENCY, read_pace
 from .sink import Exporter, Sink, make_sink
-from .task import BatchTask, Pace
+from .task import BatchTask
 
 __all__ = ["BatchSpanProcessor"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_QUEUE_SIZE = 65_536
-"""The specification says 2,048. An asyncio program creates 100,000 spans a second and more, so that
-2,048 are full after 20 ms, which is less than one busy turn of a loop: a healthy collector would lose
-half. 65,536 spans are at most about 60 MB, and that only while the collector does not keep up."""
-
-DEFAULT_BATCH_SIZE = 512
-DEFAULT_REQUEST_SIZE = 4_096
-"""Unless a batch size is set, spans that had to wait travel in requests of up to this many: under a
-backlog, fewer and larger requests are what lets it shrink."""
-
-DEFAULT_DELAY_MS = 5_000
-DEFAULT_EXPORT_TIMEOUT_MS = 30_000
-DEFAULT_CONCURRENCY = 4
 SHUTDOWN_LIMIT = 5.0
 """Seconds for a shutdown that was given no timeout."""
 CLOSE_LIMIT = 0.1
@@ -77,23 +65,17 @@ class BatchSpanProcessor(SpanProcessor):
     ) -> None:
         if not exporters:
             raise TypeError("BatchSpanProcessor needs at least one exporter")
-        capacity, size, most = _sizes(max_queue_size, max_export_batch_size)
-        delay = _setting("schedule_delay_millis", schedule_delay_millis, "OTEL_BSP_SCHEDULE_DELAY", DEFAULT_DELAY_MS)
-        limit = _setting(
-            "export_timeout_millis", export_timeout_millis, "OTEL_BSP_EXPORT_TIMEOUT", DEFAULT_EXPORT_TIMEOUT_MS
-        )
+        pace = read_pace(max_queue_size, schedule_delay_millis, max_export_batch_size, export_timeout_millis)
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency is {max_concurrency!r}; it must be at least 1")
-        self._export_timeout = limit / 1000
+        self._export_timeout = pace.export_timeout
         self._notices = Notices(logger)
         self._sinks = _make_sinks(exporters, self._export_timeout, self._notices)
-        self._pace = Pace(
-            delay=delay / 1000,
-            size=size,
-            most=most,
-            concurrency=max_concurrency if all(sink.concurrent for sink in self._sinks) else 1,
+        # An exporter that takes spans is never called twice at once, as the specification says.
+        self._pace = replace(
+            pace, concurrency=max_concurrency if all(sink.concurrent for sink in self._sinks) else 1
         )
-        self._ring = Ring(capacity, self._on_due)
+        self._ring = Ring(pace.capacity, self._on_due)
         self._ring.arm(0)
         self._account = Account(self._ring)
         self._outbox = Outbox(
@@ -194,7 +176,9 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task
         loop = asyncio.get_running_loop()
         if task is not None and task.is_alive and task.loop is not loop:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.ashutdown(limit), task.loop))
+            return await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(self.ashutdown(limit), task.loop)
+            )
         deadline = loop.time() + limit
         self._refuse_more()
         task = self._task_here()
@@ -367,27 +351,3 @@ def _make_sinks(exporters: tuple[Exporter, ...], timeout: float, notices: Notice
         taken = sum(sink.name.split("/")[0] == name for sink in sinks)
         sinks.append(make_sink(f"{name}/{taken + 1}" if taken else name, exporter, timeout, notices))
     return tuple(sinks)
-
-
-def _setting(name: str, value: float | None, variable: str, default: float, *, whole: bool = False) -> float:
-    if value is None:
-        return read_number(variable, default=default, whole=whole)
-    if value <= 0:
-        raise ValueError(f"{name} is {value!r}; it must be positive")
-    return value
-
-
-def _sizes(queue: int | None, batch: int | None) -> tuple[int, int, int]:
-    """The queue, the batch that wakes the task, and the largest request."""
-    capacity = int(
-        _setting("max_queue_size", queue, "OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_QUEUE_SIZE, whole=True)
-    )
-    size = int(_setting("max_export_batch_size", batch, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 0, whole=True))
-    if size > capacity:
-        if batch is not None:
-            raise ValueError(f"max_export_batch_size is {batch!r}; it must be at most max_queue_size, {capacity}")
-        logger.warning("OTEL_BSP_MAX_EXPORT_BATCH_SIZE is %d; using %d, the queue size", size, capacity)
-        size = capacity
-    if size:
-        return capacity, size, size
-    return capacity, min(DEFAULT_BATCH_SIZE, capacity), min(DEFAULT_REQUEST_SIZE, capacity)

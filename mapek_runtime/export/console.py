@@ -45,7 +45,9 @@ class ConsoleSpanExporter:
 def format_line(span: ReadableSpan) -> str:
     """A span as one line: trace, span and parent id, duration, name, status if set, attributes as JSON."""
     context = span.context
-    trace_id, span_id = (format_trace_id(context.trace_id), format_span_id(context.span_id)) if context else ("-", "-")
+    trace_id, span_id = (
+        (format_trace_id(context.trace_id), format_span_id(context.span_id)) if context else ("-", "-")
+    )
     parent = format_span_id(span.parent.span_id) if span.parent else "-" * 16
     duration = ((span.end_time or 0) - (span.start_time or 0)) / 1e6
     words = [trace_id, span_id, parent, f"{duration:.3f}ms", _word(span.name)]

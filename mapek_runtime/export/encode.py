@@ -117,9 +117,7 @@ class RequestBuilder:
                 ):
                     pieces.append(_TAIL)
                 else:
-                    pieces.append(
-                        _tail(span, _REMOTE if span._parent_id and span._parent_remote else _LOCAL)
-                    )
+                    pieces.append(_tail(span, _REMOTE if span._parent_id and span._parent_remote else _LOCAL))
                 body = b"".join(pieces)
                 size = len(body)
                 if span._tracer is not tracer:
@@ -128,7 +126,7 @@ class RequestBuilder:
                 put(_HEADERS[size] if size < _LARGEST_HEADER else _header(size))
                 put(body)
                 size_bytes += size
-            except Exception as error:  # noqa: BLE001 - one bad span must not take the others with it
+            except Exception as error:
                 fault = EncodeError(f"span {span.name!r} has no OTLP form: {error}")
                 if self._on_error is None:
                     raise fault from error
@@ -230,7 +228,11 @@ def _count(tag: bytes, count: int) -> bytes:
 def _tail(span: ReadableSpan, flags: int) -> bytes:
     """Everything behind the attributes."""
     events, links = span.events, span.links
-    lost_attributes, lost_events, lost_links = span.dropped_attributes, span.dropped_events, span.dropped_links
+    lost_attributes, lost_events, lost_links = (
+        span.dropped_attributes,
+        span.dropped_events,
+        span.dropped_links,
+    )
     status = _status(span.status)
     if not (events or links or lost_attributes or lost_events or lost_links):
         return status + _FLAGS[flags]
@@ -262,7 +264,9 @@ def _link(link: Link) -> bytes:
     context: SpanContext = link.context
     return b"".join(
         [
-            _TRACE_AND_SPAN_ID(b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id),
+            _TRACE_AND_SPAN_ID(
+                b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id
+            ),
             _link_attributes.join(link.attributes),
             _count(b"\x28", link.dropped_attributes),
             _LINK_FLAGS[bool(context.is_remote)],

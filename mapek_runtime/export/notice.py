@@ -37,4 +37,4 @@ class Notices:
                 return
             self._last[subject] = now
             self._missed[subject] = 0
-        self._logger.warning(message + " (%d since the last line about this)", *details, total)
+        self._logger.warning(f"{message} (%d since the last line about this)", *details, total)  # noqa: G004 - the caller's format, with the count behind it

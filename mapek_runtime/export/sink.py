@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 from opentelemetry.context import attach, set_value
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # noqa: PLC2701 - has no public name
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -239,7 +239,9 @@ def make_sink(name: str, exporter: Any, timeout: float, notices: Notices) -> Sin
         return Sink(name, exporter, timeout, notices)
     export = getattr(exporter, "export", None)
     if callable(export):
-        if inspect.iscoroutinefunction(export) or inspect.iscoroutinefunction(getattr(exporter, "aclose", None)):
+        if inspect.iscoroutinefunction(export) or inspect.iscoroutinefunction(
+            getattr(exporter, "aclose", None)
+        ):
             return SpanSink(name, exporter, timeout, notices)
         if callable(getattr(exporter, "shutdown", None)):
             return WorkerSink(name, exporter, timeout, notices)

@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from opentelemetry.context import attach, set_value
 
 from .account import Outcome
 from .outbox import Batch, Outbox
+from .pace import Pace
 from .sink import SUPPRESS, Sink
 
-__all__ = ["BatchTask", "Pace"]
+__all__ = ["BatchTask"]
 
 CALM_SLICE = 0.001
 FULL_SLICE = 0.005
@@ -28,22 +28,12 @@ RELEASE_LIMIT = 0.5
 """Seconds that letting go of connections may take when the loop ends."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """When to send, and how much at once."""
-
-    delay: float
-    size: int
-    """Spans that make a batch worth sending."""
-    most: int
-    """Spans that one request may hold when there is a backlog."""
-    concurrency: int
-
-
 class BatchTask:
     """Exports from one outbox on one loop."""
 
-    def __init__(self, outbox: Outbox, sinks: Sequence[Sink], pace: Pace, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, outbox: Outbox, sinks: Sequence[Sink], pace: Pace, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.loop = loop
         self._thread = threading.get_ident()
         self._outbox = outbox
@@ -165,7 +155,9 @@ class BatchTask:
         return len(self._ring) < waiting
 
     def _is_due(self) -> bool:
-        return self.loop.time() >= self._until or min(self._outbox.oldest, self._outbox.removed) < self._flush_to
+        return (
+            self.loop.time() >= self._until or min(self._outbox.oldest, self._outbox.removed) < self._flush_to
+        )
 
     def _step(self) -> None:
         outbox, ring, pace = self._outbox, self._ring, self._pace
@@ -207,7 +199,9 @@ class BatchTask:
         if batch in self._flying:
             self._flying.remove(batch)
             # A span is exported when one exporter has taken it: the best outcome counts.
-            best = max(batch.outcomes.values(), key=lambda outcome: outcome.exported, default=Outcome(batch.count))
+            best = max(
+                batch.outcomes.values(), key=lambda outcome: outcome.exported, default=Outcome(batch.count)
+            )
             self._outbox.account.settle(best)
             self._progress()
 

@@ -55,5 +55,7 @@ class LateTracer:
             provider = active_provider()
         if provider is not self._provider:
             self._provider = provider
-            self._tracer = None if provider is None else provider.get_tracer(self._name)
+            tracer = None if provider is None else provider.get_tracer(self._name)
+            # A tracer that does nothing is no tracer: the block then costs next to nothing.
+            self._tracer = None if type(tracer) is trace_api.NoOpTracer else tracer
         return self._tracer

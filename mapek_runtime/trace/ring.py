@@ -26,7 +26,18 @@ class Ring:
     reaches the mark set by `arm()`, once for each arming.
     """
 
-    __slots__ = ("_dropped", "_ended", "_hold", "_kept", "_mark", "_queue", "_wanted", "capacity", "on_due", "taken")
+    __slots__ = (
+        "_dropped",
+        "_ended",
+        "_hold",
+        "_kept",
+        "_mark",
+        "_queue",
+        "_wanted",
+        "capacity",
+        "on_due",
+        "taken",
+    )
 
     def __init__(self, capacity: int, on_due: Callable[[], None]) -> None:
         if capacity < 1:

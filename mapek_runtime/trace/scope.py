@@ -95,7 +95,10 @@ class SpanScope:
             raise SpanReused(f"span scope {self._name!r} was entered before; make a new one for each block")
         spec = self._spec
         tracer: Any = self._tracer if self._tracer is not None else spec.tracer.get()  # type: ignore[union-attr]
-        variable = getattr(tracer, "variable", None)
+        try:
+            variable = tracer.variable
+        except AttributeError:
+            variable = None
         if variable is None:
             return self._enter_through_the_api(tracer)
         value = variable.get()
@@ -123,7 +126,7 @@ class SpanScope:
         span = self._span
         token = self._token
         self._token = None
-        if not isinstance(token, Token):
+        if type(token) is not Token:
             self._exit_through_the_api(token, exc_type, exc, traceback)
             return
         try:

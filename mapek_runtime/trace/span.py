@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.attributes import BoundedAttributes
@@ -168,6 +168,16 @@ class Span(sdk.Span):
         return Context(context)
 
     # Recording
+
+    @property
+    def attributes(self) -> Attributes:
+        """What was recorded, read-only."""
+        attributes = self._attributes
+        if "" in attributes or not all(type(key) is str for key in attributes):
+            attributes, dropped = recorded(attributes, None, None)
+            self._attributes = attributes
+            self._count_dropped(attributes=dropped)
+        return MappingProxyType(attributes)
 
     @property
     def dropped_attributes(self) -> int:

@@ -126,9 +126,7 @@ def test_a_flood_ends(heard: list[Advert]) -> None:
 
 
 @given(st.lists(adverts, max_size=20), st.dictionaries(names, names), names)
-def test_a_route_never_goes_in_a_circle(
-    heard: list[Advert], own: dict[str, str], destination: str
-) -> None:
+def test_a_route_never_goes_in_a_circle(heard: list[Advert], own: dict[str, str], destination: str) -> None:
     table = Adverts("n1")
     for advert in heard:
         table.take(advert, 0.0)

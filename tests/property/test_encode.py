@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace as trace_api
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans as encode_by_sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
@@ -33,7 +34,7 @@ class Level(enum.IntEnum):
     HIGH = 70_000
 
 
-class Colour(str, enum.Enum):
+class Colour(enum.StrEnum):
     """A str that is not exactly a str."""
 
     RED = "red"
@@ -76,12 +77,16 @@ contexts = st.builds(
     SpanContext, trace_ids, span_ids, st.booleans(), st.sampled_from([TraceFlags(0), TraceFlags(1)]), states
 )
 bounded = st.builds(
-    lambda attributes, most: BoundedAttributes(most, attributes), attribute_maps, st.sampled_from([None, 1, 3])
+    lambda attributes, most: BoundedAttributes(most, attributes),
+    attribute_maps,
+    st.sampled_from([None, 1, 3]),
 )
 events = st.builds(Event, names, bounded, moments)
 links = st.builds(Link, contexts, bounded)
-statuses = st.just(Status(StatusCode.UNSET)) | st.just(Status(StatusCode.OK)) | st.builds(
-    Status, st.just(StatusCode.ERROR), st.none() | names
+statuses = (
+    st.just(Status(StatusCode.UNSET))
+    | st.just(Status(StatusCode.OK))
+    | st.builds(Status, st.just(StatusCode.ERROR), st.none() | names)
 )
 resources = st.sampled_from(
     [
@@ -101,7 +106,7 @@ scopes = st.none() | st.sampled_from(
 )
 
 
-def bounded_list(items: Sequence[Any], most: int) -> BoundedList:
+def bounded_list(items: Sequence[Any], most: int) -> BoundedList[Any]:
     return BoundedList.from_seq(most, items)
 
 
@@ -137,8 +142,10 @@ def own_spans(draw: st.DrawFn) -> ReadableSpan:
     provider = draw(st.sampled_from(providers))
     tracer = provider.get_tracer(draw(st.sampled_from(["mesh", "raft"])), draw(st.sampled_from(["", "1.0"])))
     parent = draw(st.none() | contexts)
-    root = trace_api.context_api.Context()
-    context = root if parent is None else trace_api.set_span_in_context(trace_api.NonRecordingSpan(parent), root)
+    root = Context()
+    context = (
+        root if parent is None else trace_api.set_span_in_context(trace_api.NonRecordingSpan(parent), root)
+    )
     span = tracer.start_span(
         draw(names),
         context,

@@ -12,39 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mapek_runtime.errors import EngineUnavailable
 
 from .babel_advert import Advert, Adverts, encode
 from .babel_control import BabelControl
-from .babel_sockets import LinkSockets
+from .babel_links import BabelLink, ProbedLinks
+from .detect import Normal
 from .engine import LinkReading, link_id
-from .meter import LinkMeter
-from .probe import Probe
 
-__all__ = ["BabelLink", "BabelNode"]
+__all__ = ["BabelNode"]
 
 _ADVERT_INTERVAL = 0.25
 _ADVERT_HOPS = 8
-_STALL_MEMORY = 1.0
-_STALL_INTERVALS = 1.5
 _REPEATS = (0.0, 0.03, 0.1)
 """Seconds after a drain at which it is told again: half of them may be lost."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BabelLink:
-    """One link of a node."""
-
-    peer: str
-    interface: str
-    peer_address: str
 
 
 class BabelNode:
@@ -80,14 +66,11 @@ class BabelNode:
         self._node_of = node_of
         self._restart_node = restart_node
         self._drained_here: set[str] = set()
-        self._alarmed: set[str] = set()
-        self._stalls: list[tuple[float, float]] = []
-        self._meters: dict[str, LinkMeter] = {}
-        self._sockets: LinkSockets | None = None
+        self._normals: dict[str, tuple[Normal, Normal]] = {}
+        self._probed: ProbedLinks | None = None
         self._control: BabelControl | None = None
         self._settling = asyncio.Lock()
         self._wake_settler = asyncio.Event()
-        self._ticked_at = 0.0
         self._advert_at = 0.0
         self._advert_seq = 0
 
@@ -96,21 +79,14 @@ class BabelNode:
     @property
     def running(self) -> bool:
         """Whether the node lives: its babeld answers and its links are probed."""
-        return self._sockets is not None
+        return self._probed is not None
 
     def links(self) -> Sequence[LinkReading]:
         """The node's own links; none while its babeld is dead."""
-        now = time.monotonic()
-        self._notice_stall(now)
-        alive = self.adverts.alive(now)
-        return tuple(
-            meter.reading(
-                now,
-                drained=self._wants_drained(name, now),
-                drained_here=name in self._drained_here,
-                peer_alive=alive.get(meter.peer, False) or meter.probe.silence(now) < 1.0,
-            )
-            for name, meter in self._meters.items()
+        if self._probed is None:
+            return ()
+        return self._probed.readings(
+            drained_here=self._drained_here, peers_alive=self.adverts.alive(time.monotonic())
         )
 
     def nodes(self) -> Mapping[str, bool]:
@@ -127,15 +103,23 @@ class BabelNode:
 
     def stalled(self) -> float:
         """The longest oversleep of the last second."""
-        now = time.monotonic()
-        self._notice_stall(now)
-        self._stalls = [(at, late) for at, late in self._stalls if now - at < _STALL_MEMORY]
-        return max((late for _, late in self._stalls), default=0.0)
+        return self._probed.overslept() if self._probed is not None else 0.0
+
+    def normals(self) -> dict[str, tuple[Normal, Normal]]:
+        """What is usual on each link; kept in Knowledge."""
+        if self._probed is not None:
+            self._normals = self._probed.normals
+        return {name: self._normals.get(name, (Normal(), Normal())) for name in self._links}
+
+    def restore(self, link: str, normal: tuple[Normal, Normal]) -> None:
+        """Begin with what was usual on a link before; for the next start of the node."""
+        if link in self._links:
+            self._normals[link] = normal
 
     @property
     def counts(self) -> Mapping[str, int]:
         """Datagrams sent, refused and malformed."""
-        return self._sockets.counts if self._sockets is not None else {}
+        return self._probed.sockets.counts if self._probed is not None else {}
 
     # -- what the plugins command ---------------------------------------------------------------
 
@@ -174,12 +158,12 @@ class BabelNode:
         control = BabelControl(self.control_path)
         await control.open()
         try:
-            self._begin(control)
+            probed = self._begin(control)
             # Long-lived: none of it is a child of whatever span was open when the node was started.
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(work, context=contextvars.Context())
-                    for work in (control.follow(), self._tick(), self._settle_when_told())
+                    for work in (control.follow(), self._probe(probed), self._settle_when_told())
                 ]
                 await control.lost.wait()
                 for task in tasks:
@@ -188,94 +172,46 @@ class BabelNode:
             self._end()
             await control.aclose()
 
-    def _begin(self, control: BabelControl) -> None:
+    def _begin(self, control: BabelControl) -> ProbedLinks:
         now = time.monotonic()
-        peers = {link.peer: link for link in self._links.values()}
-        opened = self._open_sockets()
         self._control = control
-        self._sockets = LinkSockets(
-            {peer: (made, peers[peer].peer_address) for peer, made in opened.items()}, self._heard
+        self._probed = ProbedLinks(
+            self.node_id,
+            tuple(self._links.values()),
+            self._open_sockets(),
+            interval=self.probe_interval,
+            normals=self._normals,
+            advert=self._told,
+            stalled=self.adverts.overslept,
+            in_use=lambda name: not self._wants_drained(name, time.monotonic()),
+            alarm=lambda name: self.alarm(f"link {name} looks bad"),
         )
-        self._meters = {
-            name: LinkMeter(
-                name,
-                link.peer,
-                epoch=secrets.randbelow(0xFFFF_FFFE) + 1,
-                now=now,
-                interval=self.probe_interval,
-                normal=self._meters[name].normal if name in self._meters else None,
-            )
-            for name, link in self._links.items()
-        }
-        self._ticked_at = now
         self._advert_at = now
         self._advert_seq = max(self._advert_seq, time.time_ns() // 1000)
-        self._alarmed.clear()
         self._wake_settler.set()
         self.ended.clear()
         self.started.set()
+        return self._probed
 
     def _end(self) -> None:
-        if self._sockets is not None:
-            self._sockets.close()
-        self._sockets = None
+        if self._probed is not None:
+            self._normals = self._probed.normals
+            self._probed.close()
+        self._probed = None
         self._control = None
         # What a dead node wanted is forgotten with it, as on a machine that crashed.
         self._drained_here.clear()
-        self.adverts = Adverts(self.node_id)
+        self.adverts.clear()
         self.started.clear()
         self.ended.set()
 
-    # -- probing --------------------------------------------------------------------------------
-
-    async def _tick(self) -> None:
-        due = time.monotonic()
+    async def _probe(self, probed: ProbedLinks) -> None:
         while True:
+            await probed.tick()
             now = time.monotonic()
-            self._notice_stall(now)
-            self._ticked_at = now
-            if self._sockets is None:
-                return
-            for name, meter in self._meters.items():
-                self._sockets.send(meter.peer, encode(meter.next_probe(now)))
-                self._watch(name, meter, now)
             if now >= self._advert_at:
                 self._advertise(now)
                 # A peer that fell silent no longer wants anything drained.
-                self._wake_settler.set()
-            due = max(due + self.probe_interval, now)
-            await asyncio.sleep(due - time.monotonic())
-
-    def _notice_stall(self, now: float) -> None:
-        """This node slept past its timer: nothing it missed meanwhile is anyone's fault."""
-        late = now - self._ticked_at - self.probe_interval
-        if late <= _STALL_INTERVALS * self.probe_interval or not self.running:
-            return
-        for meter in self._meters.values():
-            meter.overslept(now)
-        self.adverts.overslept(late)
-        self._stalls.append((now, late))
-        # Counted once: the next look measures from here.
-        self._ticked_at = now
-
-    def _watch(self, name: str, meter: LinkMeter, now: float) -> None:
-        if not meter.alarmed(now):
-            self._alarmed.discard(name)
-        elif name not in self._alarmed:
-            self._alarmed.add(name)
-            if not self._wants_drained(name, now):
-                self.alarm(f"link {name} looks bad")
-
-    def _heard(self, peer: str, frame: Probe | Advert) -> None:
-        now = time.monotonic()
-        if isinstance(frame, Probe):
-            self._notice_stall(now)
-            name = link_id(self.node_id, peer)
-            self._meters[name].heard(frame, now)
-            self._watch(name, self._meters[name], now)
-        elif self.adverts.take(frame, now):
-            self._flood(frame, but=peer)
-            if frame.origin in {link.peer for link in self._links.values()}:
                 self._wake_settler.set()
 
     # -- telling the others ---------------------------------------------------------------------
@@ -291,18 +227,17 @@ class BabelNode:
             drained=tuple(sorted(self._links[name].peer for name in self._drained_here)),
             next_hops=self._next_hops(),
         )
-        self._send_all(encode(advert))
+        if self._probed is not None:
+            self._probed.send_all(encode(advert))
 
-    def _flood(self, advert: Advert, *, but: str) -> None:
+    def _told(self, peer: str, advert: Advert) -> None:
+        if not self.adverts.take(advert, time.monotonic()):
+            return
         further = advert.handed_on()
-        if further is not None:
-            self._send_all(encode(further), but=but)
-
-    def _send_all(self, datagram: bytes, *, but: str = "") -> None:
-        if self._sockets is not None:
-            for link in self._links.values():
-                if link.peer != but:
-                    self._sockets.send(link.peer, datagram)
+        if further is not None and self._probed is not None:
+            self._probed.send_all(encode(further), but=peer)
+        if link_id(self.node_id, advert.origin) in self._links:
+            self._wake_settler.set()
 
     def _repeat(self) -> None:
         self._advertise(time.monotonic())

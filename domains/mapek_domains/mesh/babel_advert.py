@@ -106,6 +106,11 @@ class Adverts:
         for origin in self._heard_at:
             self._heard_at[origin] += seconds
 
+    def clear(self) -> None:
+        """Forget everyone, as a node that starts anew."""
+        self._newest.clear()
+        self._heard_at.clear()
+
     def alive(self, now: float) -> dict[str, bool]:
         """Every node ever heard of, and whether it still speaks."""
         return {origin: self._fresh(origin, now) for origin in self._newest}

@@ -49,13 +49,14 @@ class ControlConnection:
                     raise
         except (OSError, TimeoutError) as error:
             raise EngineUnavailable(
-                f"babeld: no answer on the control socket {str(path)!r} ({error or type(error).__name__}); "
+                f"babeld: no answer on the control socket {str(path)!r} ({error!r}); "
                 "start it with -G and that path"
             ) from error
         if answer != "ok" or not lines or not lines[0].startswith("BABEL 1."):
             writer.close()
             raise EngineUnavailable(
-                f"babeld: {str(path)!r} greets with {lines[:1]!r} and {answer!r}; expected 'BABEL 1.x' and 'ok'"
+                f"babeld: {str(path)!r} greets with {lines[:1]!r} and {answer!r}; "
+                "expected 'BABEL 1.x' and 'ok'"
             )
         for line in lines[1:]:
             key, _, value = line.partition(" ")
@@ -75,7 +76,7 @@ class ControlConnection:
             # A late answer would be taken for that of the next request: this connection is over.
             self._writer.close()
             raise EngineUnavailable(
-                f"babeld: {line!r} on {str(self._path)!r} was not answered ({error or type(error).__name__})"
+                f"babeld: {line!r} on {str(self._path)!r} was not answered ({error!r})"
             ) from error
         if answer != "ok":
             raise BabelRefused(f"babeld: {line!r} was answered with {answer!r}; expected 'ok'")
@@ -120,17 +121,16 @@ class ControlConnection:
 
 
 class BabelControl:
-    """Reads and commands one babeld; `async with` opens both connections.
+    """Reads and commands one babeld over two connections.
 
-    `state` follows the daemon by itself. `changed` is called after every line of the stream.
-    `lost` is set once the daemon no longer answers.
+    `state` follows the daemon while `follow` runs. `lost` is set once the daemon no longer answers.
     """
 
-    def __init__(self, path: Path, *, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.state = BabelState()
         self.lost = asyncio.Event()
-        self._changed = changed
+        self._changed = asyncio.Event()
         self._commands: ControlConnection | None = None
         self._watch: ControlConnection | None = None
         self._turn = asyncio.Lock()
@@ -159,7 +159,7 @@ class BabelControl:
 
         def receive(line: str) -> None:
             self.state.feed((line,))
-            self._changed()
+            self._changed.set()
 
         try:
             await self._watch.lines(receive)
@@ -168,6 +168,12 @@ class BabelControl:
             pass
         finally:
             self.lost.set()
+
+    async def until(self, condition: Callable[[BabelState], bool]) -> None:
+        """Wait until the tables fulfil a condition; `follow` must run beside it."""
+        while not condition(self.state):
+            self._changed.clear()
+            await self._changed.wait()
 
     async def dump(self) -> BabelState:
         """The tables as they are now."""
@@ -186,7 +192,8 @@ class BabelControl:
             said = str(error)
         if interface in (await self.dump()).interfaces:
             raise BabelRefused(
-                f"babeld: interface {interface!r} is still there after 'flush interface', answered with {said!r}"
+                f"babeld: interface {interface!r} is still there after 'flush interface', "
+                f"answered with {said!r}"
             )
 
     async def add_interface(self, interface: str, parameters: str = "") -> None:
@@ -198,7 +205,8 @@ class BabelControl:
         await self._request(f"interface {interface} {parameters}".strip())
         if interface not in (await self.dump()).interfaces:
             raise BabelRefused(
-                f"babeld: interface {interface!r} is not there after 'interface', which was answered with 'ok'"
+                f"babeld: interface {interface!r} is not there after 'interface', "
+                "which was answered with 'ok'"
             )
 
     async def _request(self, line: str) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 
 from mapek_runtime.errors import EngineUnavailable
 
-from .babel import BabelLink, BabelNode
+from .babel import BabelNode
+from .babel_links import BabelLink
 from .babel_sockets import PORT
 from .lab import Lab
 from .lab.namespace import link_socket
@@ -96,11 +98,9 @@ class BabelMesh:
     async def _live(self, node: BabelNode) -> None:
         again = self._again[node.node_id]
         while True:
-            try:
+            # Not answering at all is the same as dying a moment later.
+            with suppress(EngineUnavailable):
                 await node.run()
-            except EngineUnavailable:
-                # It died between its start and our first question: the same as dying later.
-                pass
             await self._crashed(node.node_id)
             await again.wait()
             again.clear()

@@ -156,9 +156,7 @@ class BabelState:
 
     def installed(self) -> dict[str, Route]:
         """The routes in force that can be used, by prefix."""
-        return {
-            row.prefix: row for row in self._routes.values() if row.installed and row.metric < INFINITY
-        }
+        return {row.prefix: row for row in self._routes.values() if row.installed and row.metric < INFINITY}
 
     def own_prefixes(self) -> tuple[str, ...]:
         """The prefixes this babeld announces as its own."""

@@ -60,7 +60,8 @@ class MeshHealer:
                 options.append(self._restart(cycle, finding))
             elif finding.problem == "link.recovered":
                 options.append(self._action(cycle, "undrain", finding, restorative=True))
-        return options
+        # What has no inverse takes nothing away; it goes first, where the guard rails count.
+        return sorted(options, key=lambda option: not (isinstance(option, Action) and not option.inverse))
 
     def guard(self, cycle: Cycle, action: Action) -> str | None:
         """Never drain the last way out, and never act on a link when the fault is likely here."""
@@ -159,7 +160,10 @@ class MeshHealer:
         if self._watcher.distrusts_itself:
             return "self-distrust", f"all links of {mine} died at once: the fault is more likely here"
         if peer < mine and reading.peer_alive and not waited:
-            return "other end is the owner", f"{peer} owns {reading.link}; {mine} acts a cycle later if it has not"
+            return (
+                "other end is the owner",
+                f"{peer} owns {reading.link}; {mine} acts a cycle later if it has not",
+            )
         if not any({mine, peer} == set(edge) for edge in edges):
             return "not in use", f"{reading.link} carries no traffic"
         last = self._last_way_out(reading.link, edges)
@@ -167,10 +171,15 @@ class MeshHealer:
             return "last way out", last
         if finding.problem == "link.lossy":
             loss = max(reading.loss_in, reading.loss_out)
-            others = [r for r in self._watcher.readings if r.link != reading.link and not r.drained and r.probes]
+            others = [
+                r for r in self._watcher.readings if r.link != reading.link and not r.drained and r.probes
+            ]
             best = min((_usual_loss(other) for other in others), default=0.0)
             if others and best >= loss:
-                return "no better way", f"{loss:.0%} is lost here, and at least {best:.0%} on every other link"
+                return (
+                    "no better way",
+                    f"{loss:.0%} is lost here, and at least {best:.0%} on every other link",
+                )
         return None
 
     def _not_chosen(self, cycle: Cycle, finding: Finding, reading: LinkReading) -> Iterator[Rejection]:
@@ -191,7 +200,9 @@ class MeshHealer:
     def _restart(self, cycle: Cycle, finding: Finding) -> Action | Rejection:
         action = self._action(cycle, "restart", finding)
         if self._watcher.distrusts_itself:
-            return Rejection(action=action, rule="self-distrust", reason="no link works: the fault is likely here")
+            return Rejection(
+                action=action, rule="self-distrust", reason="no link works: the fault is likely here"
+            )
         if self._cannot_restart:
             return Rejection(action=action, rule="cannot restart", reason=self._cannot_restart)
         restarter = self._watcher.restarter(finding.target)

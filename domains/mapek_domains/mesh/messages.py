@@ -88,15 +88,23 @@ class MessagePlane:
         else:
             self._hand_on(_with(frame, frame.ttl - 1, "", ""))
 
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that somebody here listens to."""
+        return frozenset(topic for topic, receivers in self._receivers.items() if receivers)
+
+    def receive(self, topic: str, receiver: Receiver) -> None:
+        """Call `receiver` with each message on `topic`, at once and on the loop; it must not wait."""
+        self._receivers.setdefault(topic, []).append(receiver)
+
     @contextmanager
     def receiving(self, topic: str, receiver: Receiver) -> Iterator[None]:
-        """Call `receiver` with each message on `topic`, at once and on the loop; it must not wait."""
-        receivers = self._receivers.setdefault(topic, [])
-        receivers.append(receiver)
+        """The same, while the block lasts."""
+        self.receive(topic, receiver)
         try:
             yield
         finally:
-            receivers.remove(receiver)
+            self._receivers[topic].remove(receiver)
 
     def _hand_on_traced(self, frame: Data, ttl: int, context: Context | None) -> None:
         scope = spans.message_forwarding(self.node_id, frame.destination, f"{frame.id:016x}")

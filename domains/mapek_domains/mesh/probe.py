@@ -48,7 +48,7 @@ class Probe(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     heard_epoch: _Unsigned32 = 0
     """The receiver's epoch, as last heard by the sender; 0 when nothing was heard yet."""
     heard_seq: _Unsigned32 = 0
-    heard_bitmap: Annotated[int, msgspec.Meta(ge=0, le=_MASK)] = 0
+    heard_bitmap: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Bit i stands for the probe `heard_seq - i`."""
     echo_us: _Time = 0
     hold_us: _Time = 0

@@ -91,7 +91,7 @@ class LsaAck(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
 class Data(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     """One message on its way; `traceparent` is empty for one that is not traced."""
 
-    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 64) - 1)]
+    id: Annotated[int, msgspec.Meta(ge=0)]
     source: _Name
     destination: _Name
     ttl: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL)]

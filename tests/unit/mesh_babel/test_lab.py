@@ -51,7 +51,9 @@ def test_a_prefix_leads_back_to_its_node() -> None:
         assert SIX_NODES.node_of(f"{SIX_NODES.identity(node)}/32") == node
 
 
-@pytest.mark.parametrize("prefix", ["10.255.0.7/32", "10.255.0.0/32", "10.255.0.1/24", "fd00::1/128", "10.255.0.²/32"])
+@pytest.mark.parametrize(
+    "prefix", ["10.255.0.7/32", "10.255.0.0/32", "10.255.0.1/24", "fd00::1/128", "10.255.0.²/32"]
+)
 def test_another_prefix_is_no_node(prefix: str) -> None:
     assert SIX_NODES.node_of(prefix) is None
 
@@ -61,7 +63,9 @@ def test_an_unknown_link_is_refused_with_the_links_there_are() -> None:
         SIX_NODES.link("n1~n6")
 
 
-@pytest.mark.parametrize("bad", [{"hello": 0.0}, {"update": -1.0}, {"hello": float("nan")}, {"smoothing": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"hello": 0.0}, {"update": -1.0}, {"hello": float("nan")}, {"smoothing": -1}]
+)
 def test_a_setting_out_of_range_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must lie in"):
         BabelSettings(**bad)  # type: ignore[arg-type]
@@ -132,7 +136,8 @@ def test_an_entry_that_cannot_be_read_is_left_alone(register: Path, content: byt
 @pytest.mark.usefixtures("nothing_installed")
 def test_missing_programs_are_named_with_their_packages_and_the_default() -> None:
     with pytest.raises(
-        EngineUnavailable, match=r"babeld, ip, nft, ping; apt-get install babeld iproute2 nftables iputils-ping"
+        EngineUnavailable,
+        match=r"babeld, ip, nft, ping; apt-get install babeld iproute2 nftables iputils-ping",
     ) as refused:
         rights.require()
 

@@ -8,10 +8,13 @@ from mapek_domains.mesh.babel_protocol import INFINITY, BabelState, parse_change
 
 DUMP = """\
 add interface to-n2 up true ipv6 fe80::14eb:beff:fe05:dd0 ipv4 10.1.0.1
-add neighbour 564057075e60 address fe80::1c15:ddff:fed7:c303 if to-n2 reach fff0 ureach 0000 rxcost 96 txcost 97 cost 98
+add neighbour 564057075e60 address fe80::1c15:ddff:fed7:c303 if to-n2 reach fff0 ureach 0000 \
+rxcost 96 txcost 97 cost 98
 add xroute 10.255.0.1/32-0.0.0.0/0 prefix 10.255.0.1/32 from 0.0.0.0/0 metric 0
-add route 564057076790 prefix 10.255.0.2/32 from 0.0.0.0/0 installed yes id f8:64:d7:ae:2a:dd:8c:98 metric 96 refmetric 0 via fe80::1c15:ddff:fed7:c303 if to-n2
-add route 561cb89ef7d0 prefix 10.255.0.3/32 from 0.0.0.0/0 installed no id 7c:43:91:ec:53:32:59:d2 metric 96 refmetric 0 via fe80::804a:faff:fee8:1fb9 if to-n2
+add route 564057076790 prefix 10.255.0.2/32 from 0.0.0.0/0 installed yes \
+id f8:64:d7:ae:2a:dd:8c:98 metric 96 refmetric 0 via fe80::1c15:ddff:fed7:c303 if to-n2
+add route 561cb89ef7d0 prefix 10.255.0.3/32 from 0.0.0.0/0 installed no \
+id 7c:43:91:ec:53:32:59:d2 metric 96 refmetric 0 via fe80::804a:faff:fee8:1fb9 if to-n2
 """.splitlines()
 
 

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mapek_domains.mesh.babel_control import BabelControl
 from mapek_runtime.errors import ConfigError, EngineUnavailable
 
-from ..babel_control import BabelControl
 from .daemon import BabelSettings, Daemon
 from .lab import Lab, dismantle, sweep
 from .registry import Claim
@@ -152,8 +152,14 @@ async def _converged(daemon: Daemon, others: int) -> None:
     control = BabelControl(daemon.socket)
     await control.open()
     try:
-        while sum(1 for prefix in (await control.dump()).installed() if SIX_NODES.node_of(prefix)) < others:
-            await asyncio.sleep(0.1)
+        async with asyncio.TaskGroup() as group:
+            follow = group.create_task(control.follow())
+            await control.until(
+                lambda tables: (
+                    sum(SIX_NODES.node_of(prefix) is not None for prefix in tables.installed()) >= others
+                )
+            )
+            follow.cancel()
     finally:
         await control.aclose()
 
@@ -249,7 +255,14 @@ def _refuse(error: Exception) -> NoReturn:
 
 def _show(nodes: tuple[NodeStatus, ...]) -> None:
     table = Table(title="Babel lab")
-    for column in ("node", "address", "namespace", "babeld", "neighbours (cost)", "routes (next hop, metric)"):
+    for column in (
+        "node",
+        "address",
+        "namespace",
+        "babeld",
+        "neighbours (cost)",
+        "routes (next hop, metric)",
+    ):
         table.add_column(column, overflow="fold")
     for row in nodes:
         neighbours = ", ".join(f"{n.node} ({n.cost})" for n in row.neighbours)

@@ -15,9 +15,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from mapek_domains.mesh.babel_control import ControlConnection
 from mapek_runtime.errors import ConfigError, EngineUnavailable
-
-from ..babel_control import ControlConnection
 
 __all__ = ["BabelSettings", "Daemon"]
 
@@ -102,7 +101,8 @@ class Daemon:
                     except EngineUnavailable:
                         if self._reap():
                             raise EngineUnavailable(
-                                f"babel: babeld of {self.node!r} ended at once; it wrote: {self._last_words()}"
+                                f"babel: babeld of {self.node!r} ended at once; "
+                                f"it wrote: {self._last_words()}"
                             ) from None
                         await asyncio.sleep(0.01)
                     else:
@@ -110,7 +110,8 @@ class Daemon:
                         return
         except TimeoutError:
             raise EngineUnavailable(
-                f"babel: babeld of {self.node!r} did not answer within {limit:g} s; it wrote: {self._last_words()}"
+                f"babel: babeld of {self.node!r} did not answer within {limit:g} s; "
+                f"it wrote: {self._last_words()}"
             ) from None
 
     def pid(self) -> int | None:

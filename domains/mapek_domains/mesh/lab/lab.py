@@ -120,9 +120,7 @@ class Lab:
     async def drop(self, link: str, *, towards: str, share: float = 1.0) -> None:
         """Drop a share of what travels towards one end; 1 is a silent one-way blackhole."""
         plan = self._end(link, towards)
-        await asyncio.to_thread(
-            faults.drop_ingress, self.namespace(towards), plan.interface(towards), share
-        )
+        await asyncio.to_thread(faults.drop_ingress, self.namespace(towards), plan.interface(towards), share)
 
     async def heal(self, link: str) -> None:
         """Take every fault of a link away, at both ends."""
@@ -174,7 +172,9 @@ class Lab:
             for plan in topology.links
         )
         for node in topology.nodes:
-            lines = [f"addr add {plan.address(node)}/30 dev {plan.interface(node)}" for plan in topology.of(node)]
+            lines = [
+                f"addr add {plan.address(node)}/30 dev {plan.interface(node)}" for plan in topology.of(node)
+            ]
             lines += [f"link set {plan.interface(node)} up" for plan in topology.of(node)]
             ip_batch(lines, self.namespace(node))
 

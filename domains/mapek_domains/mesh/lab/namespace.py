@@ -48,7 +48,9 @@ def inside(namespace: str) -> Iterator[None]:
     with Path("/proc/thread-self/ns/net").open("rb") as home, (NETNS / namespace).open("rb") as away:
         if libc.setns(away.fileno(), _CLONE_NEWNET) != 0:
             number = ctypes.get_errno()
-            raise EngineUnavailable(f"babel: cannot enter {namespace!r}: {os.strerror(number)}; needs CAP_SYS_ADMIN")
+            raise EngineUnavailable(
+                f"babel: cannot enter {namespace!r}: {os.strerror(number)}; needs CAP_SYS_ADMIN"
+            )
         try:
             yield
         finally:

@@ -71,7 +71,9 @@ class Claim:
                 "private /run in a user namespace"
             ) from error
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        claim = cls(Entry(token=token, nodes=nodes, folder=str(folder), remove_folder=remove_folder), descriptor)
+        claim = cls(
+            Entry(token=token, nodes=nodes, folder=str(folder), remove_folder=remove_folder), descriptor
+        )
         claim._write()
         return claim
 
@@ -115,7 +117,7 @@ class Claim:
 def entries() -> Iterator[str]:
     """The tokens of all labs there are."""
     try:
-        names = sorted(os.listdir(REGISTRY))
+        names = sorted(path.name for path in REGISTRY.iterdir())
     except OSError:
         return
     yield from (name for name in names if _TOKEN.fullmatch(name))

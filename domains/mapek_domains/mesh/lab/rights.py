@@ -58,7 +58,7 @@ def enter_user_namespace(arguments: Sequence[str] | None = None) -> None:
     os.environ[_INSIDE] = "1"
     command = sys.orig_argv[1:] if arguments is None else list(arguments)
     sys.stdout.flush()
-    os.execvp("unshare", [*inside, sys.executable, *command])  # noqa: S606 - ourselves, with more rights
+    os.execvp("unshare", [*inside, sys.executable, *command])
 
 
 def _missing() -> str | None:

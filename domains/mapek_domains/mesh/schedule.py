@@ -1,0 +1,88 @@
+"""Which faults come when: a reproducible schedule that a healing mesh can survive.
+
+Pure. Faults never cut the live nodes apart, because no loop could heal that; and no fault hits what
+was hit shortly before, because a link that is still drained would not feel it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from mapek_runtime.loop.domain import Fault
+
+from .engine import link_id
+from .routes import reachable
+
+__all__ = ["KINDS", "fault_schedule"]
+
+KINDS = ("link.blackhole", "link.loss", "link.down", "node.crash")
+_FIRST = 4.0
+_GAP = (6.0, 8.0)
+_LASTS = (8.0, 12.0)
+_REST = 12.0  # After a fault: time to cool down and to be used again.
+_ROOM = 4.0  # Before the end: time to be healed.
+
+
+def fault_schedule(
+    seed: int, duration: float, nodes: tuple[str, ...], links: Sequence[tuple[str, str]]
+) -> tuple[Fault, ...]:
+    """The faults of a run of `duration` seconds; the same arguments give the same faults."""
+    rng = random.Random(seed)
+    faults: list[Fault] = []
+    at = _FIRST + rng.uniform(0.0, 1.0)
+    while at + _ROOM <= duration:
+        fault = _choose(rng, len(faults) + 1, at, faults, nodes, links)
+        if fault is not None:
+            faults.append(fault)
+        at += rng.uniform(*_GAP)
+    return tuple(faults)
+
+
+def _choose(
+    rng: random.Random,
+    number: int,
+    at: float,
+    earlier: Sequence[Fault],
+    nodes: tuple[str, ...],
+    links: Sequence[tuple[str, str]],
+) -> Fault | None:
+    kinds = list(KINDS)
+    rng.shuffle(kinds)
+    lasts = round(rng.uniform(*_LASTS), 2)
+    still = [fault for fault in earlier if at < fault.at + fault.duration + _REST]
+    out_of_use = {fault.target for fault in still}
+    for kind in kinds:
+        targets = [*nodes] if kind == "node.crash" else [link_id(a, b) for a, b in links]
+        rng.shuffle(targets)
+        for target in targets:
+            if target not in out_of_use and _survivable({*out_of_use, target}, nodes, links):
+                return Fault(
+                    number=number,
+                    kind=kind,
+                    target=target,
+                    at=round(at, 2),
+                    duration=lasts,
+                    parameters=_parameters(rng, kind),
+                )
+    return None
+
+
+def _parameters(rng: random.Random, kind: str) -> dict[str, float]:
+    match kind:
+        case "link.blackhole":
+            return {"reverse": float(rng.random() < 0.5)}
+        case "link.loss":
+            return {"loss": round(rng.uniform(0.4, 0.7), 2)}
+        case _:
+            return {}
+
+
+def _survivable(targets: set[str], nodes: tuple[str, ...], links: Sequence[tuple[str, str]]) -> bool:
+    alive = [node for node in nodes if node not in targets]
+    if not alive:
+        return False
+    edges = [
+        (a, b) for a, b in links if link_id(a, b) not in targets and a not in targets and b not in targets
+    ]
+    return len(reachable(alive[0], edges)) == len(alive)

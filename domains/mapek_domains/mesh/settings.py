@@ -1,0 +1,65 @@
+"""The mesh's section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from mapek_runtime.errors import ConfigError
+
+from .emulator import ring_with_chords
+from .port import Address, parse_address
+
+__all__ = ["MeshSettings", "peer_addresses", "topology_of"]
+
+_Interval = Annotated[float, msgspec.Meta(ge=0.005, le=10.0)]
+_Rate = Annotated[float, msgspec.Meta(ge=0.0, le=10_000.0)]
+_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The UDP mesh: who listens where, who is linked to whom, and how links are probed."""
+
+    listen: str = ""
+    """HOST:PORT of this node in a real deployment; empty for a demonstration on loopback."""
+    peers: dict[str, str] = {}
+    """The neighbours of this node in a real deployment: name → HOST:PORT."""
+    links: tuple[tuple[str, str], ...] = ()
+    """The links of a demonstration, as pairs of node names; a ring with chords when empty."""
+    probe_interval: _Interval = 0.05
+    """Seconds between the probes of a link, in each direction."""
+    loss: _Share = 0.0
+    """Share of the datagrams lost on every link of a demonstration, in each direction, all the time."""
+    traffic: _Rate = 20.0
+    """Messages a second that each node of a demonstration sends to others, to measure delivery."""
+    traced_share: _Share = 0.02
+    """Share of those messages that carry a trace."""
+
+
+def topology_of(settings: MeshSettings, nodes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The links of a demonstration; raises `ConfigError` for one that is not between two of `nodes`."""
+    if not settings.links:
+        return ring_with_chords(nodes)
+    unique: dict[frozenset[str], tuple[str, str]] = {}
+    for a, b in settings.links:
+        if a not in nodes or b not in nodes or a == b:
+            raise ConfigError(
+                f"[mesh] links: {[a, b]!r} is not a link between two nodes; the nodes are {', '.join(nodes)}"
+            )
+        unique[frozenset((a, b))] = (a, b)
+    return tuple(unique.values())
+
+
+def peer_addresses(settings: MeshSettings, node_id: str) -> dict[str, Address]:
+    """The neighbours of a real node; raises `ConfigError` for what cannot be an address or a name."""
+    addresses: dict[str, Address] = {}
+    for peer, text in settings.peers.items():
+        if peer == node_id:
+            raise ConfigError(f"[mesh.peers] {peer!r} is this node itself; name only its neighbours")
+        if not 0 < len(peer) <= 64 or "~" in peer:
+            raise ConfigError(f"[mesh.peers] {peer!r} is not a node name: 1 to 64 characters without '~'")
+        addresses[peer] = parse_address(text, where=f"[mesh.peers] {peer}")
+    if len(set(addresses.values())) < len(addresses):
+        raise ConfigError("[mesh.peers] two neighbours have one address; each needs its own")
+    return addresses
