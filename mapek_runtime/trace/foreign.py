@@ -6,6 +6,7 @@ A `SpanGroup` works under the stock SDK's provider, under any other, and under n
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, Span
@@ -29,16 +30,16 @@ NO_SPAN = _NoSpan(INVALID_SPAN_CONTEXT)
 class ForeignSpan:
     """A span of another provider with `set`; everything else goes to the span."""
 
-    def __init__(self, span: Span, spec: SpanSpec) -> None:
+    def __init__(self, span: Span, spec: SpanSpec, attributes: Mapping[str, Any]) -> None:
         self._span = span
         self._spec = spec
-        self._late: dict[str, Any] = {}
+        self._given = dict(attributes)
         self._began = time.perf_counter_ns()
 
     def set(self, **values: Any) -> None:
         """Set declared values by parameter name; TypeError for a name that was not declared."""
         pairs = self._spec.late(values)
-        self._late.update(pairs)
+        self._given.update(pairs)
         self._span.set_attributes(pairs)
 
     def finish(self, error: BaseException | None) -> None:
@@ -46,7 +47,7 @@ class ForeignSpan:
         if error is not None and isinstance(error, Exception) and self._spec.has_success:
             self._span.set_attribute("success", False)
         key = self._spec.elapsed
-        if key is not None and not self._late.get(key):
+        if key is not None and not self._given.get(key):
             self._span.set_attribute(key, (time.perf_counter_ns() - self._began) / 1e6)
 
     def __getattr__(self, name: str) -> Any:

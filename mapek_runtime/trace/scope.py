@@ -208,7 +208,7 @@ class SpanScope:
         )
         self._token = manager
         manager.__enter__()
-        self._span = ForeignSpan(span, self._spec) if self._spec is not None else span
+        self._span = ForeignSpan(span, self._spec, attributes) if self._spec is not None else span
         return self._span
 
     def _exit_through_the_api(

@@ -50,7 +50,7 @@ class BabelNode:
         open_sockets: Callable[[], Mapping[str, socket.socket]],
         node_of: Callable[[str], str | None],
         restart_node: Callable[[str], Awaitable[str]],
-        alarm: Callable[[str], object] = lambda _reason: None,
+        alarm: Callable[[str], None] = lambda _reason: None,
         probe_interval: float = 0.02,
     ) -> None:
         self.node_id = node_id

@@ -37,7 +37,7 @@ class BabelMesh:
         self,
         lab: Lab,
         *,
-        alarm: Callable[[str, str], object] = lambda _node, _reason: None,
+        alarm: Callable[[str, str], None] = lambda _node, _reason: None,
         crashed: Callable[[str], Awaitable[None]] = _nobody,
         restarted: Callable[[str], Awaitable[None]] = _nobody,
         probe_interval: float = 0.02,

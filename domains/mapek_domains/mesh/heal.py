@@ -1,9 +1,9 @@
-"""The acting half of the mesh's loop: Plan, Execute, verification and undo.
+"""The acting half of the mesh's loop: Plan, Execute and verification.
 
 Works on any engine. Both ends see a fault: the lower of the two owns the link and drains it at once,
 the other acts only when it is still in use a cycle later, because the owner may be dead or deaf. A
 dead node is restarted by its lowest live neighbour. Each option that was not chosen is returned with
-the rule that spoke against it.
+the rule that spoke against it. What failed is undone by the runtime, through the inverse.
 """
 
 from __future__ import annotations
@@ -108,25 +108,9 @@ class MeshHealer:
             return True if since >= _PROVEN and not reading.drained_here else None
         if not reading.peer_alive:
             return True
-        route = self._engine.route(reading.peer)
-        if len(route) > 2:
-            return True
-        # Nobody is reached over a link that was drained, and there is no other way: worse than before.
-        return False if not route else None
-
-    async def undo(self, cycle: Cycle, action: Action) -> Outcome:
-        """Take an action back that made things worse; a restart cannot be."""
-        inverse = _INVERSE.get(action.name)
-        if inverse is None:
-            return Outcome(action=action, success=False, error=f"a {action.name} cannot be undone")
-        undoing = Action(
-            name=inverse,
-            target=action.target,
-            reason=f"undo {action.name}",
-            inverse=action.name,
-            restorative=inverse == "undrain",
-        )
-        return await self.execute(cycle, undoing)
+        # Without another way in time the drain has failed, and the runtime undoes it; it may also be
+        # that the peer has died and not everybody has noticed.
+        return True if len(self._engine.route(reading.peer)) > 2 else None
 
     # -- options --------------------------------------------------------------------------------
 

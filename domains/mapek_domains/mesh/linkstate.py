@@ -34,7 +34,7 @@ class _Neighbour:
     heard_at: float | None = None
     two_way: bool = False
     drained: bool = False
-    silent: bool = False
+    silent: bool = True
     unacked: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Origin → (seq, when to send again)."""
 
@@ -196,7 +196,7 @@ class LinkStateNode:
                 (origin, link.peer): link.cost
                 for origin, (lsa, _) in self._database.items()
                 for link in lsa.links
-                if not link.drained
+                if link.adjacent and not link.drained
             }
             self._edges = tuple(
                 sorted(
@@ -233,9 +233,9 @@ class LinkStateNode:
 
     def _advertise(self, now: float) -> Send:
         links = [
-            LsaLink(peer=peer, cost=n.cost, drained=n.drained, silent=n.silent)
+            LsaLink(peer=peer, cost=n.cost, adjacent=n.two_way, drained=n.drained, silent=n.silent)
             for peer, n in self._neighbours.items()
-            if n.two_way
+            if n.two_way or not n.silent
         ]
         held = self._database.get(self.node_id)
         if held is None or held[0].links != links:

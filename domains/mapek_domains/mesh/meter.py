@@ -11,6 +11,8 @@ from .probe import DEFAULT_INTERVAL, LinkProbe, Probe
 
 __all__ = ["LinkMeter", "alarming"]
 
+_SILENT_RUN = 10
+
 
 class LinkMeter:
     """Measures one link from one of its ends.
@@ -70,9 +72,13 @@ class LinkMeter:
         )
 
     def silent(self, now: float) -> bool:
-        """Whether nothing is heard of the peer: never, or for a run that its normal loss does not explain."""
+        """Whether nothing is heard of the peer: never, or for a run that its normal loss does not explain.
+
+        On a link that was bad lately half a second is enough: to say so is not yet to act.
+        """
         probe = self.probe
-        return not probe.seen or probe.missed_in(now) >= run_limit(self._incoming.baseline)
+        limit = min(run_limit(self._incoming.baseline), _SILENT_RUN)
+        return not probe.seen or probe.missed_in(now) >= limit
 
     def reading(self, now: float, *, drained: bool, drained_here: bool, peer_alive: bool) -> LinkReading:
         """The link as it stands."""

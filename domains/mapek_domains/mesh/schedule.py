@@ -79,10 +79,12 @@ def _parameters(rng: random.Random, kind: str) -> dict[str, float]:
 
 
 def _survivable(targets: set[str], nodes: tuple[str, ...], links: Sequence[tuple[str, str]]) -> bool:
+    # A crashed node is soon back when it is healed, and stays away when not: both must hold.
+    mended = [(a, b) for a, b in links if link_id(a, b) not in targets]
     alive = [node for node in nodes if node not in targets]
-    if not alive:
-        return False
-    edges = [
-        (a, b) for a, b in links if link_id(a, b) not in targets and a not in targets and b not in targets
-    ]
-    return len(reachable(alive[0], edges)) == len(alive)
+    left = [(a, b) for a, b in mended if a in alive and b in alive]
+    return bool(alive) and _connected(nodes, mended) and _connected(alive, left)
+
+
+def _connected(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> bool:
+    return len(reachable(nodes[0], edges)) == len(nodes)

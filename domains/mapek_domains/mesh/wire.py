@@ -63,12 +63,14 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 class LsaLink(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One link as one end advertises it.
 
-    `silent` says that its sender hears no probes over the link. It tells others whether a node is
-    dead or only a link; routes do not depend on it.
+    `adjacent` says that both ends hear each other's hellos; only such links carry traffic. `silent`
+    says that its sender hears no probes over the link: it tells others whether a node is dead or
+    only a link, and routes do not depend on it.
     """
 
     peer: _Name
     cost: _Cost = 1
+    adjacent: bool = True
     drained: bool = False
     silent: bool = False
 

@@ -69,7 +69,9 @@ def link_socket(namespace: str, interface: str, address: str, port: int) -> sock
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             made.bind((address, port))
-        except OSError:
+        except OSError as error:
             made.close()
-            raise
+            raise EngineUnavailable(
+                f"babel: no socket on {interface!r} of {namespace!r} at {address}:{port}: {error}"
+            ) from error
     return made

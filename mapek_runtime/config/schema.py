@@ -1,0 +1,130 @@
+"""What can be set: the leaves of a tree of structs, with type, default and docstring."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import itertools
+import textwrap
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import msgspec.inspect
+
+__all__ = ["Leaf", "describe_type", "is_struct", "leaves", "variable_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One setting: its dotted path, its type, its default and what its docstring says."""
+
+    path: str
+    type: Any
+    default: Any
+    doc: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return variable_of(self.path)
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value is never shown; declared with `msgspec.Meta(extra={"secret": True})`."""
+        return any(
+            isinstance(extra, msgspec.Meta) and bool((extra.extra or {}).get("secret"))
+            for extra in getattr(self.type, "__metadata__", ())
+        )
+
+
+def variable_of(path: str) -> str:
+    """The environment variable of a dotted path: `loop.guard.cooldown` → `MAPEK_LOOP_GUARD_COOLDOWN`."""
+    return "MAPEK_" + path.replace(".", "_").upper()
+
+
+def is_struct(kind: Any) -> bool:
+    """Whether a type is a struct, and so a section."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def leaves(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Leaf]:
+    """The settings of a struct and of the structs in it, in their order."""
+    docs = _docstrings(struct)
+    hints = typing.get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        path = f"{prefix}.{field.name}" if prefix else field.name
+        kind = hints[field.name]
+        if is_struct(kind):
+            yield from leaves(kind, path)
+            continue
+        default: Any = field.default
+        if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        yield Leaf(path, kind, default, docs.get(field.name, ""))
+
+
+@functools.cache
+def _docstrings(struct: type) -> dict[str, str]:
+    # The string after an attribute is not kept at run time, so it is read from the source.
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(struct)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    found: dict[str, str] = {}
+    body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
+    for node, after in itertools.pairwise(body):
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        ):
+            found[node.target.id] = " ".join(after.value.value.split())
+    return found
+
+
+def describe_type(kind: Any) -> str:
+    """What a value of that type looks like, in words: `a number above 0`."""
+    return _describe(msgspec.inspect.type_info(kind))
+
+
+def _describe(info: msgspec.inspect.Type) -> str:
+    match info:
+        case msgspec.inspect.UnionType(types=types):
+            return " or ".join(
+                "unset" if isinstance(each, msgspec.inspect.NoneType) else _describe(each) for each in types
+            )
+        case msgspec.inspect.IntType():
+            return "a whole number" + _bounds(info)
+        case msgspec.inspect.FloatType():
+            return "a number" + _bounds(info)
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.StrType(min_length=least, max_length=most, pattern=pattern):
+            words = "text"
+            if least or most:
+                words += f" of {least or 0} to {most} characters" if most else " that is not empty"
+            return words + (f" matching {pattern}" if pattern else "")
+        case msgspec.inspect.LiteralType(values=values):
+            return "one of " + ", ".join(repr(value) for value in values)
+        case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.ListType(item_type=item):
+            return f"a list of {_describe(item)}"
+        case msgspec.inspect.TupleType(item_types=items):
+            return "a list of " + ", ".join(_describe(item) for item in items)
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return f"a table of {_describe(key)} = {_describe(value)}"
+        case _:
+            return type(info).__name__.removesuffix("Type").lower()
+
+
+def _bounds(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
+    words = []
+    for bound, word in ((info.gt, "above"), (info.ge, "from"), (info.lt, "below"), (info.le, "to")):
+        if bound is not None:
+            words.append(f"{word} {bound:g}")
+    return " " + " ".join(words) if words else ""

@@ -1,0 +1,160 @@
+"""Every setting of the runtime, frozen, each with its docstring.
+
+Knows values only. Where they come from is the business of `sources`, how they are read that of
+`decode`. The sections of domains and plugins are declared by them, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+__all__ = [
+    "ExportSettings",
+    "GuardSettings",
+    "KnowledgeSettings",
+    "LogSettings",
+    "LoopSettings",
+    "NodeSettings",
+    "RunSettings",
+    "Settings",
+]
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The guard rails: what keeps a loop that is wrong from doing harm."""
+
+    cooldown: NonNegative = 3.0
+    """Seconds after an action on a target before the next one on it."""
+    hysteresis: AtLeastOne = 1
+    """Cycles in a row that a finding must be made before it is acted upon."""
+    actions_per_minute: AtLeastOne = 12
+    """Actions within any sixty seconds, over all targets of a node."""
+    fleet_share: Share = 0.5
+    """Share of the known targets that may be acted upon and not yet restored; at least one may."""
+    max_failures: AtLeastOne = 3
+    """Failed repairs of a target after which it is left alone and escalated."""
+    escalation: NonNegative = 600.0
+    """Seconds for which an escalated target is left alone."""
+
+
+class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The loop: when a cycle starts, and how long a phase may take."""
+
+    interval: Positive = 1.0
+    """Seconds from one cycle to the next, kept without drift."""
+    jitter: NonNegative = 0.0
+    """Seconds by which a start may be late, at random; the schedule itself does not move."""
+    overlap: Literal["skip", "queue", "cancel"] = "skip"
+    """What a tick does while a cycle still runs: nothing, one more cycle after it, or end it."""
+    monitor_limit: Positive = 10.0
+    """Seconds that Monitor may take."""
+    analyze_limit: Positive = 10.0
+    """Seconds that Analyze may take."""
+    plan_limit: Positive = 10.0
+    """Seconds that Plan may take."""
+    execute_limit: Positive = 30.0
+    """Seconds that Execute may take."""
+    knowledge_limit: Positive = 10.0
+    """Seconds that Knowledge may take."""
+    monitor_retries: Count = 0
+    """Further attempts at Monitor when every monitor failed."""
+    analyze_retries: Count = 0
+    """Further attempts at Analyze."""
+    plan_retries: Count = 0
+    """Further attempts at Plan."""
+    retry_delay: NonNegative = 0.05
+    """Seconds before the first further attempt; doubled for each one after it."""
+    dry_run: bool = False
+    """Plan and show, execute nothing."""
+    guard: GuardSettings = GuardSettings()
+    """The guard rails."""
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which nodes live in this process."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "node-1"
+    """The name of the one node of a deployment."""
+    count: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    """Run a demonstration of so many nodes, node-1 and on, in this process. Unset: one node where
+    there is a configuration file, else five."""
+
+
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run: how long, with which faults, and what it writes on standard output."""
+
+    chaos: bool = False
+    """Make faults on purpose, by a schedule that the seed decides."""
+    seed: Count = 0
+    """The same seed gives the same faults."""
+    heal: bool = True
+    """Act on what is found; without it the loop only watches."""
+    duration: Positive | None = None
+    """Seconds after which the run ends by itself; unset: never."""
+    json: bool = False
+    """Write one JSON object a line on standard output, the summary last."""
+
+
+class ExportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where spans go."""
+
+    exporter: Literal["auto", "otlp", "console", "memory", "none"] = "auto"
+    """auto: otlp where an endpoint is known, else memory, which keeps the newest spans."""
+    endpoint: str = ""
+    """The full address that takes OTLP over HTTP, such as http://localhost:4318/v1/traces."""
+    queue_size: AtLeastOne | None = None
+    """Ended spans that may wait; unset: 65,536."""
+    batch_size: AtLeastOne | None = None
+    """Spans in one request; unset: 512, and up to 4,096 while there is a backlog."""
+    delay: Positive | None = None
+    """Seconds after which a batch that is not full is sent; unset: 5."""
+    timeout: Positive | None = None
+    """Seconds that one export may take; unset: 30."""
+    shutdown: Positive = 5.0
+    """Seconds at the end of a run for what is still queued."""
+
+
+class KnowledgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a node keeps what it learned."""
+
+    store: Literal["auto", "sqlite", "memory"] = "auto"
+    """sqlite: one file a node under the state folder. auto: the same, but a demonstration has its
+    files in a folder of its own that is removed at the end, so that what it learned of made-up
+    faults does not change the next run."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below this level are not written."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, else json."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set, but for the sections of domains and plugins."""
+
+    service_name: Annotated[str, msgspec.Meta(min_length=1)] = "x0tta6bl4"
+    """`service.name` of every span."""
+    domains: tuple[str, ...] = ("mesh",)
+    """Domains that start: names of installed ones, or MODULE:NAME."""
+    plugins: tuple[str, ...] = ()
+    """Further plugins: names of installed ones, or MODULE:NAME."""
+    state: str = ""
+    """The folder for what is kept between runs; unset: $XDG_STATE_HOME/mapek, or
+    ~/.local/state/mapek."""
+    node: NodeSettings = NodeSettings()
+    loop: LoopSettings = LoopSettings()
+    run: RunSettings = RunSettings()
+    export: ExportSettings = ExportSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    log: LogSettings = LogSettings()
