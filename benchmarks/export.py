@@ -1,4 +1,4 @@
-"""How many spans reach a collector when an asyncio program creates them as fast as it can, and what does it cost?
+"""How many of the spans of an asyncio program reach a collector, how fast, and at what cost?
 
 `python -m benchmarks.export` compares our processor with the SDK's over OTLP/HTTP and over gRPC: each
 variant is a process of its own, the variants take turns in every round, the receiver is another
@@ -22,6 +22,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from opentelemetry.sdk import trace as sdk
@@ -47,7 +48,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.variant:
-        print(json.dumps(asyncio.run(_run_variant(options.variant, options.port, options.seconds, options.rate))))
+        print(
+            json.dumps(
+                asyncio.run(_run_variant(options.variant, options.port, options.seconds, options.rate))
+            )
+        )
         return
     report = {
         "machine": f"{platform.platform()}, {_cpu()}",
@@ -67,7 +72,10 @@ def main() -> None:
 
 def _measure_export(seconds: float, rounds: int, rate: float) -> dict[str, Any]:
     receiver = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.receiver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.receiver"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert receiver.stdin is not None
     assert receiver.stdout is not None
@@ -79,9 +87,11 @@ def _measure_export(seconds: float, rounds: int, rate: float) -> dict[str, Any]:
             for variant in order:
                 _ask(ports["http"], "reset")
                 run = _in_process(variant, ports["grpc" if variant == SDK_GRPC else "http"], seconds, rate)
-                run["received"] = json.loads(_ask(ports["http"], "count"))["spans"]
-                run["delivered_per_s"] = run["received"] / (run["load_s"] + run["tail_s"])
-                run["lost_percent"] = 100 * (1 - run["received"] / run["created"]) if variant != NOTHING else 0.0
+                run["received"] = received = json.loads(_ask(ports["http"], "count"))["spans"]
+                run["delivered_per_s"] = received / (run["load_s"] + run["tail_s"])
+                run["lost_percent"] = (
+                    100 * (1 - run["received"] / run["created"]) if variant != NOTHING else 0.0
+                )
                 runs[variant].append(run)
     finally:
         receiver.stdin.close()
@@ -91,9 +101,7 @@ def _measure_export(seconds: float, rounds: int, rate: float) -> dict[str, Any]:
         max(http["delivered_per_s"], grpc["delivered_per_s"])
         for http, grpc in zip(runs[SDK_HTTP], runs[SDK_GRPC], strict=True)
     ]
-    ratios = [
-        run["delivered_per_s"] / stock for run, stock in zip(runs[OURS], best, strict=True) if stock
-    ]
+    ratios = [run["delivered_per_s"] / stock for run, stock in zip(runs[OURS], best, strict=True) if stock]
     found["delivered, ours / the SDK's better one"] = _median_and_range(ratios)
     return found
 
@@ -248,13 +256,13 @@ def _finished(provider: sdk.TracerProvider, strings: str, count: int) -> list[An
     tracer = provider.get_tracer("benchmark")
     for number in range(count // 2):
         text = f"node-{draw.random()}" if strings == "unique" else f"node-{number % 5}"
-        attributes = {
+        attributes: dict[str, Any] = {
             "node_id": text, "cycle": number, "confidence": draw.random(), "success": True,
             "reason": text + "!", "size": 100_000 + number,
         }  # fmt: skip
-        with tracer.start_as_current_span("mape_k.cycle", attributes=attributes):
-            with tracer.start_as_current_span("mape_k.monitor", attributes=attributes):
-                pass
+        outer = tracer.start_as_current_span("mape_k.cycle", attributes=attributes)
+        with outer, tracer.start_as_current_span("mape_k.monitor", attributes=attributes):
+            pass
     return spans
 
 
@@ -304,8 +312,8 @@ def _ask(port: int, what: str) -> str:
 
 def _cpu() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         return f"{len(models)} x {models[0]}" if models else platform.machine()
     except OSError:
         return platform.machine()
@@ -328,7 +336,12 @@ def _table(report: dict[str, Any]) -> str:
             f"{row['lag_max_ms']['median']:>10.1f}{row['cpu']['median']:>6.2f}{row['cpu_us_per_span']['median']:>9.1f}"
         )
     ratio = report["export"]["delivered, ours / the SDK's better one"]
-    lines += ["", f"delivered, ours / the SDK's better one: {_cell(ratio, 1)}", "", "encode and serialize, per span"]
+    lines += [
+        "",
+        f"delivered, ours / the SDK's better one: {_cell(ratio, 1)}",
+        "",
+        "encode and serialize, per span",
+    ]
     for strings, rows in report["encode"].items():
         for name, row in rows.items():
             lines.append(

@@ -7,21 +7,18 @@ import json
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from mapek_domains.mesh.babel_control import BabelControl
-from mapek_domains.mesh.babel_mesh import BabelMesh
+from mapek_domains.mesh.babel_loops import BabelLoops
 from mapek_domains.mesh.babel_protocol import BabelState
 from mapek_domains.mesh.engine import link_id
-from mapek_domains.mesh.heal import MeshHealer
 from mapek_domains.mesh.lab import BabelSettings, Lab
 from mapek_domains.mesh.lab.namespace import command
-from mapek_domains.mesh.watch import MeshWatcher
-from mapek_runtime import Cycle, Runtime
 
-__all__ = ["FAULTS", "PING_INTERVAL", "Loops", "Trial", "run_trial"]
+__all__ = ["FAULTS", "PING_INTERVAL", "Trial", "run_trial"]
 
 FAULTS = ("silent", "carrier", "loss")
 PING_INTERVAL = 0.02
@@ -51,58 +48,6 @@ class Trial:
     wrong_drains: int
     bytes_per_link: float
     """A second, both directions, before the fault and without the ping."""
-
-
-class Loops:
-    """The autonomic loop of every node of a Babel mesh, started and ended with its node."""
-
-    def __init__(self, lab: Lab, *, interval: float = 0.25, probe_interval: float = PROBE_INTERVAL) -> None:
-        self.mesh = BabelMesh(
-            lab,
-            alarm=self._trigger,
-            crashed=self._crashed,
-            restarted=self._restarted,
-            probe_interval=probe_interval,
-        )
-        self.cycles: list[Cycle] = []
-        self._interval = interval
-        self._runtimes: dict[str, Runtime] = {}
-
-    async def __aenter__(self) -> Loops:
-        await self.mesh.__aenter__()
-        for node in self.mesh.nodes:
-            await self._restarted(node)
-        return self
-
-    async def __aexit__(self, *_exception: object) -> None:
-        for node in tuple(self._runtimes):
-            await self._crashed(node)
-        await self.mesh.__aexit__(None, None, None)
-
-    def drains(self) -> tuple[str, ...]:
-        """The links that were drained, in order."""
-        return tuple(
-            outcome.action.target
-            for cycle in self.cycles
-            for outcome in cycle.outcomes
-            if outcome.action.name == "drain" and outcome.success
-        )
-
-    def _trigger(self, node: str, reason: str) -> None:
-        if node in self._runtimes:
-            self._runtimes[node].trigger(reason)
-
-    async def _crashed(self, node: str) -> None:
-        runtime = self._runtimes.pop(node, None)
-        if runtime is not None:
-            await runtime.cancel()
-
-    async def _restarted(self, node: str) -> None:
-        watcher = MeshWatcher(self.mesh.nodes[node])
-        runtime = Runtime(
-            watcher, MeshHealer(watcher), node_id=node, interval=self._interval, on_cycle=self.cycles.append
-        )
-        self._runtimes[node] = await runtime.__aenter__()
 
 
 class _Ping:
@@ -155,7 +100,6 @@ async def run_trial(settings: BabelSettings, fault: str, *, loop: bool, number: 
             if number % 2:
                 near, far = far, near
             link = link_id(near, far)
-            drains_before = loops.drains() if loops is not None else ()
             await _break(lab, fault, link, far)
             injected = time.time()
             deadline = injected + _WATCH_MOST
@@ -163,15 +107,15 @@ async def run_trial(settings: BabelSettings, fault: str, *, loop: bool, number: 
                 await asyncio.sleep(0.05)
             outage = max(ping.gaps(injected - 0.05))
             lost = ping.last_lost()
-            drains = loops.drains() if loops is not None else ()
+            drains = loops.carried_out("drain") if loops is not None else ()
             return Trial(
                 fault=fault,
                 link=link,
                 outage=outage,
                 disturbed=max(0.0, lost - injected) if lost is not None else 0.0,
                 restored=ping.calm(),
-                drains=drains[len(drains_before) :],
-                wrong_drains=sum(drained != link for drained in drains),
+                drains=tuple(f"{drained} by {node}" for node, drained in drains),
+                wrong_drains=sum(drained != link for _, drained in drains),
                 bytes_per_link=idle,
             )
 
@@ -186,11 +130,11 @@ async def _break(lab: Lab, fault: str, link: str, end: str) -> None:
 
 
 @asynccontextmanager
-async def _maybe(lab: Lab, loop: bool) -> AsyncIterator[Loops | None]:
+async def _maybe(lab: Lab, loop: bool) -> AsyncIterator[BabelLoops | None]:
     if not loop:
         yield None
         return
-    async with Loops(lab) as loops:
+    async with BabelLoops(lab, probe_interval=PROBE_INTERVAL) as loops:
         yield loops
 
 
@@ -257,5 +201,3 @@ def _bytes(lab: Lab) -> int:
                 total += int(interface["stats64"]["tx"]["bytes"])
     return total
 
-
-Progress = Callable[[str], None]

@@ -144,6 +144,11 @@ def _unknown(origin: str, path: str, known: Iterable[str], others: Collection[st
             f"{origin}: [{section}] {key}: there is no section [{top}]; {hint} "
             "(the section of a domain or plugin counts only while it runs)"
         )
+    paths = {each.rpartition(".")[0] for each in known} - {""}
+    if section and section not in paths:
+        near = difflib.get_close_matches(section, sorted(paths), 1)
+        hint = f"did you mean [{near[0]}]?" if near else f"the sections are {_listed(paths)}"
+        return ConfigError(f"{origin}: there is no section [{section}]; {hint}")
     siblings = {each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == section}
     if not section:
         siblings |= tops
@@ -184,8 +189,9 @@ def _convert(leaf: Leaf, value: Value) -> Any:
         else:
             where = f"{value.origin}: " + (f"[{section}] {key}" if section else key)
         place = str(error).partition(" - at ")[2].strip("`$")
+        shown = "a secret" if leaf.secret else repr(value.raw)
         raise ConfigError(
-            f"{where} is {'a secret' if leaf.secret else repr(value.raw)}; it must be {describe_type(leaf.type)}"
+            f"{where} is {shown}; it must be {describe_type(leaf.type)}"
             + (f" (wrong at {place})" if place else "")
         ) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TextIO
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -27,7 +27,7 @@ class ConsoleSpanExporter:
         self._out = out
         self._formatter = formatter if formatter is not None else format_line
 
-    def export(self, spans: Sequence[ReadableSpan]) -> Awaitable[None]:
+    def export(self, spans: Sequence[ReadableSpan], /) -> Coroutine[Any, Any, None]:
         """Write `spans`."""
         require_asyncio(self)
         return self._export(spans)

@@ -54,7 +54,7 @@ def read_headers(*names: str) -> dict[str, str]:
             if not entry.strip():
                 continue
             key, found, value = entry.partition("=")
-            key, value = unquote(key).strip().lower(), unquote(value).strip()
+            key, value = unquote(key.strip()).lower(), unquote(value.strip())
             if not found or not key or not is_header(key, value):
                 logger.warning("%s: entry %d is not key=value; left out", name, place)
                 continue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -46,7 +47,7 @@ class MemorySpanExporter:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def export(self, spans: Sequence[ReadableSpan]) -> Awaitable[None]:
+    def export(self, spans: Sequence[ReadableSpan], /) -> Coroutine[Any, Any, None]:
         """Keep `spans`."""
         require_asyncio(self)
         return self._export(spans)

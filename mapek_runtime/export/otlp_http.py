@@ -302,7 +302,7 @@ def _endpoint(given: str | None) -> URL:
     if url.scheme not in {"http", "https"} or not url.host:
         # The text itself may hold a password.
         raise ConfigError("the OTLP endpoint cannot be read; it must look like http://host:4318/v1/traces")
-    return url if url.path else url.with_path("/")
+    return url
 
 
 def _without_secrets(url: URL) -> str:

@@ -119,6 +119,7 @@ class BatchTask:
         """Export until cancelled."""
         # Our own requests must not become spans.
         attach(set_value(SUPPRESS, True))
+        self._until = self.loop.time() + self._pace.delay
         try:
             async with asyncio.TaskGroup() as self._group:
                 while not self._over:

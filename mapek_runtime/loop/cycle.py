@@ -14,7 +14,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.trace import SpanContext, StatusCode
 
 from mapek_runtime.config import LoopSettings
-from mapek_runtime.errors import KnowledgeError
+from mapek_runtime.errors import KnowledgeError, PhaseFailed
 
 from . import explain, spans
 from .executor import Executor
@@ -47,7 +47,7 @@ class CycleRunner:
         registry: Registry,
         settings: LoopSettings,
         knowledge: Knowledge,
-        halted: Callable[[], str | None],
+        halted: Callable[[], str | None] | None,
     ) -> None:
         self.node_id = node_id
         self.count = 0
@@ -60,7 +60,8 @@ class CycleRunner:
         self._rails = GuardRails(settings.guard)
         self._repairs = Repairs()
         self._undo: list[Action] = []
-        self._saved = 0.0
+        self._saved = float("-inf")
+        self._begun = ""
         self._executor = Executor(registry, self._rails, self._repairs)
         s, delay = settings, settings.retry_delay
         self._phases = {
@@ -95,6 +96,10 @@ class CycleRunner:
             "knowledge": self._learn,
         }
         left = list(_ORDER)
+        task = asyncio.current_task()
+        assert task is not None
+        cancellations = task.cancelling()
+        self._begun = ""
         with scope as span:
             cycle.span_context = self.previous = span.get_span_context()
             if len(triggers) > 1:
@@ -109,12 +114,16 @@ class CycleRunner:
                         await asyncio.create_task(
                             self._run(phase, cycle, work[phase]), name=f"mape_k.{phase}"
                         )
+                        if task.cancelling() > cancellations:
+                            # A plugin swallowed the cancellation; the cycle does not.
+                            raise asyncio.CancelledError
                     else:
                         self._skip(phase, cycle, reason)
                     left.pop(0)
             except asyncio.CancelledError:
                 cycle.success = False
-                for phase in left[1:]:
+                # A phase whose task was cancelled before its first step has no span yet.
+                for phase in left[1 if self._begun == left[0] else 0 :]:
                     self._skip(phase, cycle, "the cycle was cancelled")
                 raise
             finally:
@@ -156,6 +165,7 @@ class CycleRunner:
     ) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        self._begun = name
         with _SPANS[name](self.node_id) as span:
             ran: Ran = await run(self._phases[name], span, lambda failures: work(cycle, span, failures))
             if ran.failures:
@@ -189,27 +199,36 @@ class CycleRunner:
         options = await gather("plan", self._registry.parts("plan"), cycle, (Action, Rejection), failures)
         wanted = [*self._undo, *(option for option in options if isinstance(option, Action))]
         rejected = [option for option in options if isinstance(option, Rejection)]
+        halted = None
+        if wanted and self._halted is not None:
+            # It reads a file.
+            halted = await asyncio.to_thread(self._halted)
         admitted, refused = self._rails.admit(
             wanted,
             cycle=cycle,
             now=asyncio.get_running_loop().time(),
             pending=self._repairs.targets,
-            halted=self._halted(),
+            halted=halted,
             domain=self._registry.guards,
         )
-        # What a rail refused to undo now is asked for again.
-        self._undo = [action for action in self._undo if action not in admitted]
         cycle.actions = admitted
         cycle.rejections = (*rejected, *refused)
         span.set(actions=len(admitted))
         explain.plan(span, cycle)
 
     async def _execute(self, cycle: Cycle, span: Any, failures: Failures) -> None:
-        await self._executor.run(cycle, span, failures)
+        try:
+            await self._executor.run(cycle, span, failures)
+        finally:
+            # What a rail refused to undo, or what did not succeed, is asked for again.
+            done = [outcome.action for outcome in cycle.outcomes if outcome.success]
+            self._undo = [action for action in self._undo if action not in done]
 
     async def _learn(self, cycle: Cycle, span: Any, failures: Failures) -> None:
         now = asyncio.get_running_loop().time()
-        worked, failed = await self._repairs.settle(cycle, now)
+        worked, failed = await self._repairs.settle(
+            cycle, now, limit=self._settings.knowledge_limit / 2, failures=failures
+        )
         insights: list[Insight] = []
         for repair in worked:
             self._knowledge.close(repair.incident(now, success=True))
@@ -219,17 +238,23 @@ class CycleRunner:
             self._knowledge.close(repair.incident(now, success=False))
             escalated = self._rails.failed(repair.target, now)
             undo = explain.inverse(repair.action)
-            if undo is not None and not escalated:
+            if undo is not None and not escalated and undo not in self._undo:
                 self._undo.append(undo)
             insights.append(explain.not_repaired(repair, now, escalated=escalated))
+        every_learner_failed: PhaseFailed | None = None
         try:
             insights.extend(await gather("learn", self._registry.parts("learn"), cycle, Insight, failures))
+        except PhaseFailed as failed_all:
+            # What the runtime itself has learned is kept all the same.
+            every_learner_failed = failed_all
         finally:
             cycle.insights = insights
             if insights:
                 span.set(insights=len(insights))
                 explain.insights(span, insights)
         await self._save(now, failures)
+        if every_learner_failed is not None:
+            raise every_learner_failed
 
     async def _save(self, now: float, failures: Failures) -> None:
         if not self._knowledge.unsaved or now - self._saved < _SAVE_EVERY:

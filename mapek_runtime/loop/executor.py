@@ -15,7 +15,7 @@ from . import explain
 from .guard import GuardRails
 from .model import Action, Cycle, Outcome
 from .phase import Failures
-from .plugin import Registry
+from .plugin import Part, Registry
 from .repair import Repairs
 
 __all__ = ["Executor"]
@@ -34,11 +34,11 @@ class Executor:
         outcomes: list[Outcome] = []
         try:
             if len(cycle.actions) == 1:
-                outcomes.append(await self._one(cycle, cycle.actions[0], span, failures))
+                await self._one(outcomes, cycle, cycle.actions[0], span, failures)
             else:
                 async with asyncio.TaskGroup() as group:
                     for action in cycle.actions:
-                        group.create_task(self._into(outcomes, cycle, action, span, failures))
+                        group.create_task(self._one(outcomes, cycle, action, span, failures))
         finally:
             # Also when the limit ran out or the cycle was cancelled: what was done was done.
             cycle.outcomes = tuple(outcomes)
@@ -49,20 +49,20 @@ class Executor:
                 cycle.success = False
                 span.set_status(StatusCode.ERROR, explain.failed_actions(cycle))
 
-    async def _into(
+    async def _one(
         self, outcomes: list[Outcome], cycle: Cycle, action: Action, span: Any, failures: Failures
     ) -> None:
-        outcomes.append(await self._one(cycle, action, span, failures))
-
-    async def _one(self, cycle: Cycle, action: Action, span: Any, failures: Failures) -> Outcome:
         loop = asyncio.get_running_loop()
         part = self._registry.executor(action.name)
         if part is None:
-            return Outcome(
-                action=action,
-                success=False,
-                error=f"no plugin executes {action.name!r}; name it in the `handles` of one",
+            outcomes.append(
+                Outcome(
+                    action=action,
+                    success=False,
+                    error=f"no plugin executes {action.name!r}; name it in the `handles` of one",
+                )
             )
+            return
         call: Callable[[Cycle, Action], Awaitable[Any]] = part.call
         if action.parameters.get("undo") and hasattr(part.owner, "undo"):
             call = part.owner.undo
@@ -76,11 +76,22 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - the isolation of a failing plugin
             failures.append(("execute", part.plugin, error))
             outcome = Outcome(action=action, success=False, error=f"{type(error).__name__}: {error}")
-        outcome = replace(outcome, duration=loop.time() - began)
-        self._rails.acted(action, loop.time(), success=outcome.success)
-        if outcome.success and not action.parameters.get("undo"):
+        except asyncio.CancelledError:
+            # It may have had its effect: the rails count it, or a hanging action would have no limit.
+            cut_off = "cut off: the limit of Execute ran out, or the cycle was cancelled"
+            outcome = Outcome(action=action, success=False, error=cut_off)
+            self._note(outcomes, outcome, part, loop.time() - began, span)
+            raise
+        self._note(outcomes, outcome, part, loop.time() - began, span)
+
+    def _note(
+        self, outcomes: list[Outcome], outcome: Outcome, part: Part, duration: float, span: Any
+    ) -> None:
+        action, now = outcome.action, asyncio.get_running_loop().time()
+        outcomes.append(replace(outcome, duration=duration))
+        self._rails.acted(action, now, success=outcome.success)
+        if not outcome.success:
+            self._rails.failed(action.target, now)
+        elif not action.parameters.get("undo"):
             verify = getattr(part.owner, "verify", None)
-            self._repairs.began(action, loop.time(), verify, span.get_span_context())
-        elif not outcome.success:
-            self._rails.failed(action.target, loop.time())
-        return outcome
+            self._repairs.began(action, now, verify, span.get_span_context(), plugin=part.plugin)

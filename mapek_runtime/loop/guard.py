@@ -17,6 +17,8 @@ from .model import Action, Cycle, Finding, Rejection
 __all__ = ["GuardRails"]
 
 _MINUTE = 60.0
+_MOST_TARGETS = 4096
+"""Targets that are remembered before those with nothing to remember are forgotten."""
 
 DomainGuard = Callable[[Cycle, Action], str | None]
 
@@ -129,6 +131,8 @@ class GuardRails:
 
     def acted(self, action: Action, now: float, *, success: bool) -> None:
         """An action was carried out."""
+        if len(self._targets) >= _MOST_TARGETS:
+            self._forget(now)
         state = self._targets.setdefault(action.target, _Target())
         state.acted = now
         self._recent.append(now)
@@ -139,6 +143,13 @@ class GuardRails:
         elif action.inverse:
             # What has no inverse (a restart) takes nothing away.
             state.taken.add(action.name)
+
+    def _forget(self, now: float) -> None:
+        self._targets = {
+            name: state
+            for name, state in self._targets.items()
+            if state.taken or state.failures or now - state.acted < self._settings.cooldown
+        }
 
     def repaired(self, target: str) -> None:
         """A repair of `target` was verified."""

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mapek_runtime.errors import KnowledgeError
-
 from .model import Value
 
 __all__ = ["Incident", "Knowledge", "KnowledgeStore", "Record"]
@@ -79,6 +77,7 @@ class Knowledge:
         self._repairs: dict[str, deque[float]] = {}
         self._pending: deque[Record] = deque()
         self._dirty_facts: set[str] = set()
+        self._loaded = False
         self.dropped = 0
         """Changes that were never written because the disk refused for too long."""
 
@@ -93,7 +92,9 @@ class Knowledge:
         return {key: value for key, value in self._facts.items() if key.startswith(prefix)}
 
     def remember(self, key: str, value: Value) -> None:
-        """Keep a fact; the last value wins."""
+        """Keep a fact; the last value wins. Raises TypeError for a value that cannot be written."""
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(f"fact {key!r} is {value!r}; it must be a bool, int, float or str")
         if self._facts.get(key) != value:
             self._facts[key] = value
             self._dirty_facts.add(key)
@@ -166,12 +167,13 @@ class Knowledge:
         self._pending.append(record)
 
     async def load(self) -> None:
-        """Read what was kept by an earlier process."""
-        if self._store is None:
+        """Read what was kept by an earlier process; once, however often the runtime is entered."""
+        if self._store is None or self._loaded:
             return
         readers: dict[str, Callable[..., None]] = {"fact": self._load_fact, "incident": self._load_incident}
         for record in await self._store.load():
             readers[record.kind](*record.values)
+        self._loaded = True
 
     def _load_fact(self, key: str, value: Value) -> None:
         self._facts[key] = value
@@ -189,15 +191,20 @@ class Knowledge:
             return 0
         facts = {key: self._facts[key] for key in self._dirty_facts}
         events = list(self._pending)
+        dropped = self.dropped
         self._dirty_facts.clear()
+        written = False
         try:
             await self._store.write(
                 [*events, *(Record("fact", (key, value)) for key, value in facts.items())]
             )
-        except KnowledgeError:
-            self._dirty_facts |= facts.keys()
-            raise
-        for _ in events:
+            written = True
+        finally:
+            # Also when the phase ran out of time: what may not be on disk is written again.
+            if not written:
+                self._dirty_facts |= facts.keys()
+        # What the queue lost to an overflow meanwhile is not there to be taken out.
+        for _ in range(len(events) - (self.dropped - dropped)):
             self._pending.popleft()
         return len(events) + len(facts)
 

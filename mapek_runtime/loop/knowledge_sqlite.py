@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS incident (
   id INTEGER PRIMARY KEY, target TEXT NOT NULL, problem TEXT NOT NULL, opened REAL NOT NULL,
   action TEXT NOT NULL, closed REAL, repair_seconds REAL, success INTEGER, trace_id TEXT NOT NULL
 ) STRICT;
+-- A write that was given up in the middle is repeated; what it had kept already is not kept twice.
+CREATE UNIQUE INDEX IF NOT EXISTS incident_once ON incident (target, problem, opened, action);
 """
 _KEPT = 1000
 
@@ -56,7 +58,7 @@ class SqliteStore:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(work)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             raise KnowledgeError(
                 f"knowledge in {str(self.path)!r}: {error}; "
                 "what was learned stays in memory and is tried again"
@@ -113,15 +115,15 @@ class SqliteStore:
                     )
                 else:
                     connection.execute(
-                        "INSERT INTO incident (target, problem, opened, action, closed, repair_seconds, "
-                        "success, trace_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        "INSERT OR IGNORE INTO incident (target, problem, opened, action, closed, "
+                        "repair_seconds, success, trace_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                         record.values,
                     )
             connection.execute(
                 "DELETE FROM incident WHERE id <= (SELECT max(id) FROM incident) - ?", (_KEPT * 10,)
             )
             connection.execute("COMMIT")
-        except sqlite3.Error:
+        except Exception:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

@@ -61,8 +61,13 @@ async def run(phase: Phase, span: Any, work: Callable[[Failures], Awaitable[None
         except Exception as unexpected:  # noqa: BLE001 - a fault of a phase ends here, on its span
             error = unexpected
         else:
-            _mark(span, phase, failures)
-            return Ran(True, failures)
+            if not limit.expired():
+                _mark(span, phase, failures)
+                return Ran(True, failures)
+            error = PhaseTimeout(
+                f"{phase.name} ran past its limit of {phase.limit:g} s; a plugin swallowed the cancellation",
+                phase=phase.name,
+            )
         if attempt < phase.retries:
             span.add_event("retry", {"attempt": attempt + 1, "error": f"{type(error).__name__}: {error}"})
             await asyncio.sleep(phase.delay * 2**attempt)
@@ -97,6 +102,7 @@ async def gather(
     `together` runs the plugins at the same time. Raises `PhaseFailed` when all of them failed.
     """
     results: list[Iterable[Any]] = []
+    before = len(failures)
     if together and len(parts) > 1:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_one(phase, part, cycle, kind, failures)) for part in parts]
@@ -104,12 +110,13 @@ async def gather(
     else:
         for part in parts:
             results.append(await _one(phase, part, cycle, kind, failures))
-    if parts and len(failures) == len(parts):
+    mine = failures[before:]
+    if parts and len(mine) == len(parts):
         raise PhaseFailed(
             f"every plugin of {phase} failed: "
-            + "; ".join(f"{plugin}: {type(e).__name__}: {e}" for _, plugin, e in failures),
+            + "; ".join(f"{plugin}: {type(e).__name__}: {e}" for _, plugin, e in mine),
             phase=phase,
-            causes=ExceptionGroup(phase, [error for _, _, error in failures]),
+            causes=ExceptionGroup(phase, [error for _, _, error in mine]),
         )
     return [value for values in results for value in values]
 

@@ -7,11 +7,14 @@ time is over.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from opentelemetry.trace import SpanContext, format_trace_id
+
+from mapek_runtime.errors import PluginContractError
 
 from .knowledge import Incident
 from .model import Action, Cycle, Finding
@@ -19,6 +22,10 @@ from .model import Action, Cycle, Finding
 __all__ = ["Repair", "Repairs"]
 
 Verify = Callable[[Cycle, Action], Awaitable[bool | None]]
+Failures = list[tuple[str, str, Exception]]
+
+_SEEING = ("monitor", "analyze")
+"""The phases without which nobody can tell whether a repair worked."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +37,7 @@ class Repair:
     executed: float
     verify: Verify | None
     span_context: SpanContext | None
+    plugin: str = ""
     opened: float = field(default_factory=time.time)
 
     @property
@@ -76,35 +84,86 @@ class Repairs:
             self._found.setdefault(key, now)
 
     def began(
-        self, action: Action, now: float, verify: Verify | None, span_context: SpanContext | None
+        self,
+        action: Action,
+        now: float,
+        verify: Verify | None,
+        span_context: SpanContext | None,
+        *,
+        plugin: str = "",
     ) -> None:
         """An action was carried out with success: from now on it is to be verified."""
         finding = action.finding
         found = self._found.get((finding.target, finding.problem), now) if finding else now
         self._open.append(
-            Repair(action=action, found=found, executed=now, verify=verify, span_context=span_context)
+            Repair(
+                action=action,
+                found=found,
+                executed=now,
+                verify=verify,
+                span_context=span_context,
+                plugin=plugin,
+            )
         )
 
-    async def settle(self, cycle: Cycle, now: float) -> tuple[list[Repair], list[Repair]]:
+    async def settle(
+        self, cycle: Cycle, now: float, *, limit: float, failures: Failures
+    ) -> tuple[list[Repair], list[Repair]]:
         """The repairs that this cycle shows to have worked, and those that did not.
 
-        A repair with a `verify` of its plugin is asked; any other worked once its finding is gone.
+        A repair with a `verify` of its plugin is asked, all at the same time and for `limit` seconds
+        at most; one that fails is noted in `failures` and says "not yet". Any other worked once its
+        finding is gone from a cycle in which every monitor and analyzer did its work; at the end of
+        its time the last cycle decides. While a phase before Plan fails nobody can tell, and nothing
+        is decided.
         """
         worked: list[Repair] = []
         failed: list[Repair] = []
         still: list[Repair] = []
-        problems = {(f.target, f.problem) for f in cycle.findings if f.anomaly}
+        asked = [repair for repair in self._open if repair.verify is not None]
+        verdicts: list[bool | None] = []
+        if asked:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_ask(repair, cycle, limit, failures)) for repair in asked]
+            verdicts = [task.result() for task in tasks]
+        said = dict(zip(map(id, asked), verdicts, strict=True))
         for repair in self._open:
-            finding = repair.action.finding
-            if repair.verify is not None:
-                verdict = await repair.verify(cycle, repair.action)
-            elif finding is None:
-                verdict = True
-            else:
-                judged = "analyze" not in cycle.skipped and "analyze" not in cycle.failed
-                verdict = True if judged and (finding.target, finding.problem) not in problems else None
-            if verdict is None and now - repair.executed >= repair.action.verify_within:
+            over = now - repair.executed >= repair.action.verify_within
+            verdict = said[id(repair)] if repair.verify is not None else _by_finding(repair, cycle, over=over)
+            if verdict is None and over and (repair.verify is not None or not _blind(cycle)):
                 verdict = False
             (still if verdict is None else worked if verdict else failed).append(repair)
         self._open = still
         return worked, failed
+
+
+async def _ask(repair: Repair, cycle: Cycle, limit: float, failures: Failures) -> bool | None:
+    assert repair.verify is not None
+    try:
+        async with asyncio.timeout(limit):
+            verdict = await repair.verify(cycle, repair.action)
+        if verdict is not None and not isinstance(verdict, bool):
+            raise PluginContractError(
+                f"plugin {repair.plugin!r}: verify returned {verdict!r}; it must return True, False or None"
+            )
+    except Exception as error:  # noqa: BLE001 - the isolation of a failing plugin
+        failures.append(("verify", repair.plugin, error))
+        return None
+    return verdict
+
+
+def _by_finding(repair: Repair, cycle: Cycle, *, over: bool) -> bool | None:
+    finding = repair.action.finding
+    if finding is None:
+        return True
+    if _blind(cycle) or "analyze" in cycle.skipped:
+        return None
+    if any(f.anomaly and (f.target, f.problem) == (finding.target, finding.problem) for f in cycle.findings):
+        return None
+    # The finding may be gone only because whoever would have made it has failed.
+    whole = not any(phase in _SEEING for phase, _, _ in cycle.failures)
+    return True if whole or over else None
+
+
+def _blind(cycle: Cycle) -> bool:
+    return any(phase in _SEEING for phase in cycle.failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +71,13 @@ class Runtime:
         self._halt_file = halt_file
         self._on_cycle = on_cycle
         self._registry = Registry(plugins)
-        self._runner = CycleRunner(node_id, self._registry, self.settings, self.knowledge, self.halted)
+        self._runner = CycleRunner(
+            node_id,
+            self._registry,
+            self.settings,
+            self.knowledge,
+            self.halted if halt_file is not None else None,
+        )
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -221,19 +228,26 @@ class Runtime:
 
 
 def _settings(base: LoopSettings, changes: dict[str, Any]) -> LoopSettings:
-    if not changes:
-        return base
+    if not isinstance(base, LoopSettings):
+        raise ConfigError(f"Runtime(settings={base!r}): it must be LoopSettings")
     known = msgspec.structs.asdict(base)
     for name, value in changes.items():
         if name not in known:
             raise ConfigError(f"Runtime has no setting {name}={value!r}; it has {', '.join(sorted(known))}")
     try:
-        return msgspec.convert(
+        # Converted even when nothing changes: a Struct does not judge what it is made with.
+        settings = msgspec.convert(
             {**{key: msgspec.to_builtins(value) for key, value in known.items()},
              **{key: msgspec.to_builtins(value) for key, value in changes.items()}},
             LoopSettings,
         )  # fmt: skip
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, TypeError) as error:
         raise ConfigError(
             f"Runtime({', '.join(f'{k}={v!r}' for k, v in changes.items())}): {error}"
         ) from None
+    for name in ("interval", "jitter"):
+        if not math.isfinite(getattr(settings, name)):
+            raise ConfigError(
+                f"Runtime({name}={getattr(settings, name)!r}): it must be a finite number of seconds"
+            )
+    return settings

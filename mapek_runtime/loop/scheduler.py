@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
@@ -23,6 +24,8 @@ from typing import Literal
 from .model import Trigger
 
 __all__ = ["Scheduler"]
+
+logger = logging.getLogger(__name__)
 
 _MOST_REASONS = 64
 """Different reasons one cycle carries; a reason that is there already is counted, not repeated."""
@@ -61,11 +64,9 @@ class Scheduler:
 
     def trigger(self, trigger: Trigger) -> None:
         """Ask for a cycle as soon as may be; safe from the loop's own thread only."""
-        if trigger.reason in self._pending or len(self._pending) >= _MOST_REASONS:
+        if self._pending:
             self.coalesced += 1
-        else:
-            if self._pending or self._running is not None:
-                self.coalesced += 1 if self._pending else 0
+        if trigger.reason not in self._pending and len(self._pending) < _MOST_REASONS:
             self._pending[trigger.reason] = trigger
         self._wake.set()
 
@@ -86,29 +87,33 @@ class Scheduler:
     async def run(self) -> None:
         """Schedule until `stop`; cancellation ends the running cycle too."""
         loop = asyncio.get_running_loop()
-        origin = loop.time()
+        origin = due = loop.time()
         tick = 0
+        late = self._lateness()
         try:
             while not self._stopping:
-                due = origin + tick * self._interval
-                late = self._rng.uniform(0.0, self._jitter) if self._jitter else 0.0
                 if loop.time() >= due + late:
                     # Ticks that were slept through are one tick.
-                    behind = int((loop.time() - due) // self._interval)
+                    behind = max(0, int((loop.time() - due) // self._interval))
                     self.skipped += behind
                     tick += behind + 1
+                    due, late = origin + tick * self._interval, self._lateness()
                     self._tick()
-                elif not self._ready():
-                    await self._sleep_until(due + late)
                 if self._ready():
                     self._begin()
+                # Always a turn of the loop, or an interval shorter than this block would starve it.
+                await self._sleep_until(due + late)
             if self._running is not None:
-                await self._running
+                # `wait`, because a cycle that a newer one has just cancelled must not cancel this task.
+                await asyncio.wait((self._running,))
         except asyncio.CancelledError:
             if self._running is not None:
                 self._running.cancel()
                 await asyncio.wait((self._running,))
             raise
+
+    def _lateness(self) -> float:
+        return self._rng.uniform(0.0, self._jitter) if self._jitter else 0.0
 
     def _tick(self) -> None:
         if self.paused or (self._running is not None and self._overlap == "skip"):
@@ -133,18 +138,22 @@ class Scheduler:
         self._running = asyncio.get_running_loop().create_task(
             self._one(triggers), name="mape_k.cycle", context=contextvars.Context()
         )
+        # A callback, because a task that is cancelled before its first step runs no line of its own.
+        self._running.add_done_callback(self._ended)
 
     async def _one(self, triggers: Sequence[Trigger]) -> None:
-        try:
-            await self._start(triggers)
-        finally:
-            self._running = None
-            self._wake.set()
+        await self._start(triggers)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running = None
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a cycle was lost: %s: %s", type(error).__name__, error, exc_info=error)
 
     async def _sleep_until(self, due: float) -> None:
-        loop = asyncio.get_running_loop()
+        # Nothing was awaited since the last look, so no wake-up can be lost by clearing here.
         self._wake.clear()
-        timer = loop.call_at(due, self._wake.set)
+        timer = asyncio.get_running_loop().call_at(due, self._wake.set)
         try:
             await self._wake.wait()
         finally:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -19,6 +20,8 @@ from opentelemetry.trace import StatusCode, set_span_in_context
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.trace.tracer import TracerProvider
+
+RESOURCE = Resource({"service.name": "test"})
 
 
 class Law(RuleBasedStateMachine):
@@ -35,7 +38,7 @@ class Law(RuleBasedStateMachine):
             schedule_delay_millis=1,
             export_timeout_millis=20,
         )
-        self.provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
+        self.provider = TracerProvider(ALWAYS_ON, RESOURCE, shutdown_on_exit=False)
         self.provider.add_span_processor(self.processor)
         self.tracer = self.provider.get_tracer("law")
         self.loop = asyncio.new_event_loop()
@@ -145,7 +148,7 @@ async def test_what_is_exported_is_what_ended_span_by_span() -> None:
     memory = MemorySpanExporter()
     stock = InMemorySpanExporter()
     processor = BatchSpanProcessor(memory, stock, max_export_batch_size=7)
-    provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
+    provider = TracerProvider(ALWAYS_ON, RESOURCE, shutdown_on_exit=False)
     provider.add_span_processor(processor)
     tracer = provider.get_tracer("law")
     ended: list[Any] = []

@@ -35,7 +35,9 @@ def test_the_jitter_is_full_and_stays_below_the_ceiling(attempt: int, chance: fl
 
 
 @given(attempts, chances, times)
-def test_what_the_collector_asks_for_comes_before_our_backoff(attempt: int, chance: float, asked: float) -> None:
+def test_what_the_collector_asks_for_comes_before_our_backoff(
+    attempt: int, chance: float, asked: float
+) -> None:
     assert Backoff().delay(attempt, chance=chance, remaining=1e9, retry_after=asked) == asked
 
 

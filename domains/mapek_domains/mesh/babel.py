@@ -39,6 +39,8 @@ class BabelNode:
     `open_sockets` gives a bound datagram socket for each peer. `node_of` names the node that a
     prefix belongs to. `restart_node` starts a dead node again. `alarm` is called, at most once a
     probe interval, with the reason when a link begins to look bad: trigger the loop with it.
+    `interface_parameters` go with an interface that is put back: babeld does not apply its own
+    `default` statement to one that is added while it runs.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class BabelNode:
         restart_node: Callable[[str], Awaitable[str]],
         alarm: Callable[[str], None] = lambda _reason: None,
         probe_interval: float = 0.02,
+        interface_parameters: str = "",
     ) -> None:
         self.node_id = node_id
         self.alarm = alarm
@@ -65,6 +68,7 @@ class BabelNode:
         self._open_sockets = open_sockets
         self._node_of = node_of
         self._restart_node = restart_node
+        self._interface_parameters = interface_parameters
         self._drained_here: set[str] = set()
         self._normals: dict[str, tuple[Normal, Normal]] = {}
         self._probed: ProbedLinks | None = None
@@ -266,7 +270,7 @@ class BabelNode:
             if wanted == used:
                 return ""
             if wanted:
-                await self._control.add_interface(link.interface)
+                await self._control.add_interface(link.interface, self._interface_parameters)
                 return f"{link.interface} added"
             await self._control.flush_interface(link.interface)
             return f"{link.interface} flushed"

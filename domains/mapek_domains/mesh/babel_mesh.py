@@ -148,4 +148,5 @@ class BabelMesh:
             restart_node=self.restart,
             alarm=lambda reason: self._alarm(name, reason),
             probe_interval=self._interval,
+            interface_parameters=self.lab.settings.interface_parameters,
         )

@@ -26,6 +26,7 @@ _INVERSE = {"drain": "undrain", "undrain": "drain"}
 _LINK_PROBLEMS = ("link.dead", "link.lossy")
 _WITHIN = {"drain": 3.0, "undrain": 10.0, "restart": 5.0}
 _PROVEN = 1.0
+_ASK_AGAIN = 30.0
 
 
 class MeshHealer:
@@ -38,7 +39,7 @@ class MeshHealer:
         self._watcher = watcher
         self._engine = watcher.engine
         self._waited: set[str] = set()
-        self._cannot_restart = ""
+        self._cannot_restart: dict[str, tuple[float, str]] = {}
         self._undrained_at: dict[str, float] = {}
 
     async def plan(self, cycle: Cycle) -> Iterable[Action | Rejection]:
@@ -89,7 +90,7 @@ class MeshHealer:
                     changed = await self._engine.restart(action.target)
         except EngineUnavailable as error:
             if action.name == "restart":
-                self._cannot_restart = str(error)
+                self._cannot_restart[action.target] = (cycle.started, str(error))
             return Outcome(action=action, success=False, error=str(error), duration=perf_counter() - began)
         return Outcome(action=action, success=True, changed=changed, duration=perf_counter() - began)
 
@@ -187,8 +188,9 @@ class MeshHealer:
             return Rejection(
                 action=action, rule="self-distrust", reason="no link works: the fault is likely here"
             )
-        if self._cannot_restart:
-            return Rejection(action=action, rule="cannot restart", reason=self._cannot_restart)
+        at, reason = self._cannot_restart.get(finding.target, (-_ASK_AGAIN, ""))
+        if cycle.started - at < _ASK_AGAIN:
+            return Rejection(action=action, rule="cannot restart", reason=reason)
         restarter = self._watcher.restarter(finding.target)
         if restarter != self._engine.node_id:
             return Rejection(

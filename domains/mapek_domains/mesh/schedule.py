@@ -52,11 +52,15 @@ def _choose(
     lasts = round(rng.uniform(*_LASTS), 2)
     still = [fault for fault in earlier if at < fault.at + fault.duration + _REST]
     out_of_use = {fault.target for fault in still}
+    crashed = {f.target for f in still if f.kind == "node.crash" and at < f.at + f.duration}
     for kind in kinds:
+        if kind == "node.crash" and crashed:
+            continue
         targets = [*nodes] if kind == "node.crash" else [link_id(a, b) for a, b in links]
         rng.shuffle(targets)
         for target in targets:
-            if target not in out_of_use and _survivable({*out_of_use, target}, nodes, links):
+            down = crashed | ({target} if kind == "node.crash" else set())
+            if target not in out_of_use and _survivable({*out_of_use, target}, down, nodes, links):
                 return Fault(
                     number=number,
                     kind=kind,
@@ -78,10 +82,12 @@ def _parameters(rng: random.Random, kind: str) -> dict[str, float]:
             return {}
 
 
-def _survivable(targets: set[str], nodes: tuple[str, ...], links: Sequence[tuple[str, str]]) -> bool:
+def _survivable(
+    links_lost: set[str], down: set[str], nodes: tuple[str, ...], links: Sequence[tuple[str, str]]
+) -> bool:
     # A crashed node is soon back when it is healed, and stays away when not: both must hold.
-    mended = [(a, b) for a, b in links if link_id(a, b) not in targets]
-    alive = [node for node in nodes if node not in targets]
+    mended = [(a, b) for a, b in links if link_id(a, b) not in links_lost]
+    alive = [node for node in nodes if node not in down]
     left = [(a, b) for a, b in mended if a in alive and b in alive]
     return bool(alive) and _connected(nodes, mended) and _connected(alive, left)
 

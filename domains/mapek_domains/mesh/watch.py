@@ -141,6 +141,7 @@ class MeshWatcher:
             yield Observation(name="link.silence", value=r.silence, unit="s", target=r.link)
             if r.rtt is not None:
                 yield Observation(name="link.rtt", value=r.rtt, unit="s", target=r.link)
+            yield Observation(name="node.alive", value=float(r.peer_alive), target=r.peer)
         mine = self.engine.node_id
         yield Observation(name="node.reachable", value=found, unit="{node}", target=mine)
         yield Observation(name="node.overslept", value=self.engine.stalled(), unit="s", target=mine)

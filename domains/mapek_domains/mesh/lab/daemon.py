@@ -44,6 +44,11 @@ class BabelSettings:
         if not 0 <= self.smoothing <= 600:
             raise ConfigError(f"lab: smoothing is {self.smoothing!r} s; it must lie in 0..600")
 
+    @property
+    def interface_parameters(self) -> str:
+        """What an `interface` statement says of these settings."""
+        return f"hello-interval {self.hello:g} update-interval {self.update:g}"
+
 
 class Daemon:
     """The babeld of one namespace."""
@@ -75,7 +80,7 @@ class Daemon:
             # infeasible by the others for up to two minutes.
             "random-id true",
             f"smoothing-half-life {s.smoothing}",
-            f"default hello-interval {s.hello:g} update-interval {s.update:g}",
+            f"default {s.interface_parameters}",
             "redistribute local ip 10.255.0.0/16 allow",
             "redistribute local ip fd00::/64 allow",
             "redistribute local deny",

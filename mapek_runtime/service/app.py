@@ -1,0 +1,264 @@
+"""One run: tracing, domains, a loop for each node, chaos, output, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mapek_runtime.errors import EngineUnavailable
+from mapek_runtime.loop import (
+    Cycle,
+    DomainContext,
+    DomainSession,
+    FaultInjector,
+    FaultReport,
+    Knowledge,
+    Topology,
+)
+from mapek_runtime.loop.knowledge_sqlite import SqliteStore
+
+from .chaos import run_chaos
+from .lag import LoopLag
+from .nodes import NodeLoops, watching
+from .output import Output
+from .prepare import Prepared
+from .state import halt_file, knowledge_file
+from .summary import Summary
+from .tracing import open_tracing
+
+__all__ = ["Run"]
+
+logger = logging.getLogger(__name__)
+events = structlog.stdlib.get_logger("mapek.events")
+
+
+class Run:
+    """A run of the service. `run()` it once, in the main task of its loop."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.sessions: dict[str, DomainSession] = {}
+        self.loops = NodeLoops(
+            settings=prepared.settings.loop,
+            plugins=self._plugins_of,
+            knowledge=self._knowledge_of,
+            halt_file=halt_file(prepared.state),
+            on_cycle=self._on_cycle,
+        )
+        self._folder: Path | None = None
+        self._output: Output | None = None
+        self._reports: Sequence[FaultReport] = ()
+        self._lag = LoopLag()
+        self._started = 0.0
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def run(self, make_output: Callable[[Run], Output]) -> Summary:
+        """Run until a signal, or until `run.duration` is over; then finish, flush and sum up.
+
+        Raises `ConfigError`, `PluginError`, `EngineUnavailable` or `KnowledgeError` when it cannot
+        start; whatever fails while running is raised as it is.
+        """
+        settings = self.prepared.settings
+        self._started = asyncio.get_running_loop().time()
+        async with AsyncExitStack() as outer:
+            outer.enter_context(_Signals(self._on_signal))
+            if settings.knowledge.store != "memory":
+                self._folder = self.prepared.state
+                if self.prepared.demonstration and settings.knowledge.store == "auto":
+                    self._folder = Path(
+                        outer.enter_context(
+                            tempfile.TemporaryDirectory(prefix="mapek-", ignore_cleanup_errors=True)
+                        )
+                    )
+            async with AsyncExitStack() as inner:
+                tracing = await inner.enter_async_context(
+                    open_tracing(self.prepared.configuration, instrument=True, console=sys.stderr)
+                )
+                output = self._output = make_output(self)
+                await inner.enter_async_context(_background(output.run(), "output"))
+                await inner.enter_async_context(_background(self._lag.run(), "loop lag"))
+                await self._run_domains(inner)
+                seconds = self.elapsed()
+            # Everything is closed and flushed: only now is the account of the spans final.
+            summary = Summary(
+                seconds=seconds,
+                nodes=self.loops.statistics(),
+                reports=self._reports,
+                spans=tracing.statistics(),
+                loop_lag_ms=self._lag.milliseconds(),
+            )
+            await output.finish(summary)
+        return summary
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return asyncio.get_running_loop().time() - self._started
+
+    def injectors(self) -> Sequence[FaultInjector]:
+        """The domains that can make faults."""
+        return [session for session in self.sessions.values() if isinstance(session, FaultInjector)]
+
+    def topologies(self) -> Sequence[Topology]:
+        """The domains that know who is connected to whom."""
+        return [session for session in self.sessions.values() if isinstance(session, Topology)]
+
+    def stop(self) -> None:
+        """End the run in an orderly way; a second call makes it hurry."""
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    async def _run_domains(self, stack: AsyncExitStack) -> None:
+        settings = self.prepared.settings
+        rng = random.Random(settings.run.seed)
+        for domain in self.prepared.domains:
+            context = DomainContext(
+                nodes=self.prepared.nodes,
+                supervisor=self.loops,
+                rng=random.Random(rng.getrandbits(64)),
+                state=self._folder,
+                heal=settings.run.heal,
+                emit=self._emit,
+            )
+            section = self.prepared.configuration.sections[domain.name]
+            self.sessions[domain.name] = await stack.enter_async_context(domain.open(section, context))
+        injectors = self.injectors()
+        if settings.run.chaos and not injectors:
+            names = ", ".join(domain.name for domain in self.prepared.domains) or "none"
+            raise EngineUnavailable(
+                f"--chaos: no running domain can make faults here (domains: {names}); the embedded mesh can, "
+                "as a demonstration: leave out --config, or add --nodes 5"
+            )
+        try:
+            await self.loops.start(self.prepared.nodes)
+            self._emit(
+                "started",
+                {
+                    "nodes": list(self.prepared.nodes),
+                    "domains": [domain.name for domain in self.prepared.domains],
+                    "seed": settings.run.seed,
+                    "heal": settings.run.heal,
+                    "dry_run": settings.loop.dry_run,
+                },
+            )
+            async with AsyncExitStack() as chaos:
+                if settings.run.chaos:
+                    await chaos.enter_async_context(
+                        _background(run_chaos(injectors, settings.run.seed, settings.run.duration), "chaos")
+                    )
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(settings.run.duration):
+                        await self._stop.wait()
+                self._stop.set()
+                await self._finish_cycles()
+                # Before the faults in force are cleared: that would look like a repair.
+                self._reports = [each.report() for each in injectors]
+        finally:
+            await self.loops.cancel()
+
+    async def _finish_cycles(self) -> None:
+        stopping = asyncio.create_task(self.loops.stop(), name="stop", context=contextvars.Context())
+        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        try:
+            await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            # Without effect when it is done; else the running cycles are cancelled and say so.
+            stopping.cancel()
+            await asyncio.wait((stopping,))
+        if not stopping.cancelled():
+            stopping.result()
+
+    def _on_signal(self) -> None:
+        logger.info(
+            "stopping: %s", "at once" if self._stop.is_set() else "the running cycles are finished first"
+        )
+        self.stop()
+
+    def _plugins_of(self, node_id: str) -> Sequence[object]:
+        plugins: list[object] = []
+        for session in self.sessions.values():
+            plugins.extend(session.plugins(node_id))
+        plugins.extend(self.prepared.make_plugins())
+        return plugins if self.prepared.settings.run.heal else watching(plugins)
+
+    def _knowledge_of(self, node_id: str) -> Knowledge:
+        return Knowledge(None if self._folder is None else SqliteStore(knowledge_file(self._folder, node_id)))
+
+    def _on_cycle(self, cycle: Cycle) -> None:
+        if not (cycle.outcomes or cycle.insights or cycle.failures or (cycle.dry_run and cycle.actions)):
+            return
+        fields: dict[str, Any] = {
+            "node": cycle.node_id,
+            "cycle": cycle.number,
+            "actions": [f"{a.name} {a.target}" for a in cycle.actions],
+            "learned": [f"{i.name} {i.target}".strip() for i in cycle.insights],
+            "errors": [
+                f"{phase} {plugin}: {type(e).__name__}: {e}" for phase, plugin, e in cycle.failures
+            ] + [f"{o.action.name} {o.action.target}: {o.error}" for o in cycle.outcomes if o.error],
+            "success": cycle.success,
+            "duration_ms": round(cycle.duration * 1000, 3),
+        }  # fmt: skip
+        if cycle.dry_run:
+            fields["dry_run"] = True
+        if cycle.span_context is not None and cycle.span_context.is_valid:
+            fields["trace_id"] = f"{cycle.span_context.trace_id:032x}"
+        self._emit("cycle", fields)
+
+    def _emit(self, name: str, fields: Mapping[str, Any]) -> None:
+        if self._output is not None:
+            self._output.event(name, fields)
+        # Standard output tells it to people already, unless it is for machines.
+        level = logging.INFO if self.prepared.settings.run.json else logging.DEBUG
+        events.log(level, name, **{f"{k}_" if k == "event" else k: v for k, v in fields.items()})
+
+
+@asynccontextmanager
+async def _background(work: Any, name: str) -> AsyncIterator[None]:
+    """A task that lives as long as the block; if it fails, so does the block."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work, name=name, context=contextvars.Context())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+class _Signals:
+    """Calls `on_signal` for each SIGINT and SIGTERM inside the block; a third one cancels the block."""
+
+    def __init__(self, on_signal: Callable[[], None]) -> None:
+        self._on_signal = on_signal
+        self._seen = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            # Not on every platform, and only in the main thread: elsewhere whoever embeds us stops us.
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                self._loop.add_signal_handler(number, self._received)
+                self._before[number] = before
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, before)
+
+    def _received(self) -> None:
+        self._seen += 1
+        self._on_signal()
+        if self._seen > 2 and self._task is not None:
+            self._task.cancel()

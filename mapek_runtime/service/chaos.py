@@ -1,0 +1,65 @@
+"""Chaos: injects the faults of a reproducible schedule, on time, and takes them away again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Sequence
+
+from mapek_runtime.errors import MapekError
+from mapek_runtime.loop import Fault, FaultInjector
+
+__all__ = ["WINDOW", "run_chaos"]
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 600.0
+"""Seconds that one schedule covers when the run has no end; the next one has the next seed."""
+_LAST_CLEAR = 2.0
+
+
+async def run_chaos(injectors: Sequence[FaultInjector], seed: int, duration: float | None) -> None:
+    """Make faults until the schedule is over or this is cancelled.
+
+    Faults that are in force when it is cancelled are cleared, within two seconds.
+    """
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    window = 0
+    while True:
+        async with asyncio.TaskGroup() as group:
+            for injector in injectors:
+                for fault in injector.schedule(seed + window, duration or WINDOW):
+                    group.create_task(
+                        _one(injector, fault, start + window * WINDOW),
+                        name=f"fault {fault.number}",
+                        context=contextvars.Context(),
+                    )
+        if duration is not None:
+            return
+        window += 1
+        await _until(start + window * WINDOW)
+
+
+async def _one(injector: FaultInjector, fault: Fault, start: float) -> None:
+    await _until(start + fault.at)
+    try:
+        await injector.inject(fault)
+    except MapekError:
+        logger.exception("fault %d (%s on %s) could not be made", fault.number, fault.kind, fault.target)
+        return
+    try:
+        await _until(start + fault.at + fault.duration)
+    finally:
+        try:
+            async with asyncio.timeout(_LAST_CLEAR):
+                await injector.clear(fault)
+        except (MapekError, TimeoutError):
+            logger.exception(
+                "fault %d (%s on %s) could not be cleared", fault.number, fault.kind, fault.target
+            )
+
+
+async def _until(when: float) -> None:
+    await asyncio.sleep(max(0.0, when - asyncio.get_running_loop().time()))

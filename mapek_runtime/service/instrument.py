@@ -1,0 +1,35 @@
+"""Switching on the instrumentation of aiohttp and httpx, so that a trace goes on in other services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrumentor
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.trace import TracerProvider
+
+__all__ = ["instrumented"]
+
+_INSTRUMENTORS: tuple[Any, ...] = (
+    AioHttpClientInstrumentor,
+    AioHttpServerInstrumentor,
+    HTTPXClientInstrumentor,
+)
+
+
+@contextmanager
+def instrumented(provider: TracerProvider) -> Iterator[None]:
+    """Clients and servers made inside the block open spans of `provider`.
+
+    What another part of the program has instrumented already stays as it is.
+    """
+    with ExitStack() as stack:
+        for make in _INSTRUMENTORS:
+            instrumentor = make()
+            if not instrumentor.is_instrumented_by_opentelemetry:
+                instrumentor.instrument(tracer_provider=provider)
+                stack.callback(instrumentor.uninstrument)
+        yield

@@ -1,0 +1,121 @@
+"""From sources to something that can run: names resolved, sections read, nodes named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import msgspec
+
+from mapek_runtime.config import Configuration, Settings, Sources, Value, decode
+from mapek_runtime.errors import MapekError, PluginConflict
+from mapek_runtime.loop import Domain, Registry
+
+from .discovery import DOMAINS, PLUGINS, PluginSource, find_domain, find_plugin, installed
+from .state import state_folder
+
+__all__ = ["Prepared", "prepare", "problems"]
+
+COMMANDS = "mapek.commands"
+DEMONSTRATION_NODES = 5
+DEMONSTRATION_INTERVAL = 0.1
+"""Seconds between cycles where several nodes share a process: what is shown is how fast they heal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that a run needs."""
+
+    configuration: Configuration
+    domains: Sequence[Domain]
+    plugins: Sequence[PluginSource]
+    nodes: tuple[str, ...]
+    demonstration: bool
+    state: Path
+
+    @property
+    def settings(self) -> Settings:
+        """The runtime's own settings."""
+        return self.configuration.settings
+
+    def make_plugins(self) -> list[object]:
+        """The plugins that were named, for one node."""
+        return [source.make(self.configuration.sections.get(source.name)) for source in self.plugins]
+
+
+def prepare(sources: Sources, environ: Mapping[str, str]) -> Prepared:
+    """Read, find and check everything; raises the first `ConfigError` or `PluginError`."""
+    settings = decode(sources, strict=False).settings
+    domains = [find_domain(name) for name in settings.domains]
+    plugins = [find_plugin(name) for name in settings.plugins]
+    return _assemble(sources, environ, domains, plugins)
+
+
+def problems(sources: Sources, environ: Mapping[str, str]) -> tuple[Prepared | None, list[MapekError]]:
+    """The same, but every plugin and domain that is wrong is named, not only the first."""
+    found: list[MapekError] = []
+    domains: list[Domain] = []
+    plugins: list[PluginSource] = []
+    try:
+        settings = decode(sources, strict=False).settings
+    except MapekError as error:
+        return None, [error]
+    for name in settings.domains:
+        try:
+            domains.append(find_domain(name))
+        except MapekError as error:
+            found.append(error)
+    for name in settings.plugins:
+        try:
+            plugins.append(find_plugin(name))
+        except MapekError as error:
+            found.append(error)
+    if found:
+        # What did not load has a section too: without it every key there would be called unknown.
+        return None, found
+    try:
+        return _assemble(sources, environ, domains, plugins), []
+    except MapekError as error:
+        return None, [error]
+
+
+def _assemble(
+    sources: Sources, environ: Mapping[str, str], domains: Sequence[Domain], plugins: Sequence[PluginSource]
+) -> Prepared:
+    sections: dict[str, type[msgspec.Struct]] = {}
+    owners: list[Domain | PluginSource] = [*domains, *plugins]
+    for owner in owners:
+        if owner.settings is None:
+            continue
+        if owner.name in sections and sections[owner.name] is not owner.settings:
+            raise PluginConflict(
+                f"two domains or plugins are named {owner.name!r} and would share the section "
+                f"[{owner.name}]; give one of them another `name`"
+            )
+        sections[owner.name] = owner.settings
+    others = {*installed(DOMAINS), *installed(PLUGINS), *(each.name for each in entry_points(group=COMMANDS))}
+    configuration = decode(sources, sections, others=others)
+    count = configuration.settings.node.count
+    if count is None and sources.file is None:
+        count = DEMONSTRATION_NODES
+    if count is not None:
+        preset = {"loop.interval": Value(DEMONSTRATION_INTERVAL, "demonstration")}
+        configuration = decode(sources, sections, others=others, presets=preset)
+    nodes = (
+        (configuration.settings.node.id,)
+        if count is None
+        else tuple(f"node-{number}" for number in range(1, count + 1))
+    )
+    prepared = Prepared(
+        configuration=configuration,
+        domains=domains,
+        plugins=plugins,
+        nodes=nodes,
+        demonstration=count is not None,
+        state=state_folder(configuration.settings, environ),
+    )
+    # Inspects signatures and names; domains' own plugins join them when the domains are open.
+    Registry(prepared.make_plugins())
+    return prepared

@@ -1,0 +1,147 @@
+"""`tracing`: a provider with its exporter, from environment and configuration, closed on exit.
+
+Sampler, limits, resource attributes and `OTEL_SDK_DISABLED` are read by the SDK's own readers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from opentelemetry import trace as trace_api
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+
+from mapek_runtime.config import Configuration, ExportSettings, decode, read_sources
+from mapek_runtime.export import BatchSpanProcessor, OTLPSpanExporter
+from mapek_runtime.export.account import Statistics
+from mapek_runtime.export.console import ConsoleSpanExporter
+from mapek_runtime.export.memory import MemorySpanExporter
+from mapek_runtime.trace import TracerProvider, use_provider
+
+from .instrument import instrumented
+
+__all__ = ["Tracing", "open_tracing", "tracing"]
+
+logger = logging.getLogger(__name__)
+
+_NOTHING = Statistics(0, 0, 0, {}, 0, 0, 0, 0, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """A provider, and the processor that says what became of its spans."""
+
+    provider: TracerProvider
+    processor: BatchSpanProcessor | None
+    exporter: object | None
+
+    def statistics(self) -> Statistics:
+        """Every term of the law; all zero where nothing is exported."""
+        return self.processor.statistics() if self.processor is not None else _NOTHING
+
+
+@asynccontextmanager
+async def tracing(
+    service_name: str | None = None,
+    *,
+    config: Path | str | None = None,
+    instrument: bool = False,
+    attributes: Mapping[str, str] | None = None,
+) -> AsyncIterator[TracerProvider]:
+    """A provider set up from `OTEL_*`, `MAPEK_*` and, if given, a configuration file.
+
+        async with mapek_runtime.tracing(service_name="shop") as provider:
+            ...
+
+    Declared spans go to it inside the block, and it becomes OpenTelemetry's global provider where
+    there is none yet. On exit what has ended is sent and everything closed, within
+    `export.shutdown` seconds. `instrument` switches on the instrumentation of aiohttp and httpx,
+    `attributes` are added to the resource. Raises `ConfigError`.
+    """
+    sources = read_sources(
+        file=Path(config) if config is not None else None,
+        environ=os.environ,
+        flags={"service_name": (service_name, "service_name")},
+    )
+    # A file that also configures the loop's domains is welcome here; their sections are not read.
+    configuration = decode(sources, strict=False)
+    for warning in configuration.warnings:
+        logger.warning("%s", warning)
+    async with open_tracing(configuration, instrument=instrument, attributes=attributes) as opened:
+        yield opened.provider
+
+
+@asynccontextmanager
+async def open_tracing(
+    configuration: Configuration,
+    *,
+    instrument: bool,
+    attributes: Mapping[str, str] | None = None,
+    console: TextIO | None = None,
+) -> AsyncIterator[Tracing]:
+    """The same from a configuration that was read already; the console exporter writes to `console`."""
+    settings = configuration.settings
+    resource = Resource.create({SERVICE_NAME: settings.service_name, **(attributes or {})})
+    # Closed below, on the loop; the exit handler would come too late for it.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    exporter = None if provider._disabled else _make_exporter(settings.export, console or sys.stdout)
+    processor = None
+    if exporter is not None:
+        processor = _make_processor(exporter, settings.export)
+        provider.add_span_processor(processor)
+    with ExitStack() as stack:
+        stack.enter_context(use_provider(provider))
+        if isinstance(trace_api.get_tracer_provider(), trace_api.ProxyTracerProvider):
+            trace_api.set_tracer_provider(provider)
+        if instrument:
+            stack.enter_context(instrumented(provider))
+        try:
+            yield Tracing(provider, processor, exporter)
+        finally:
+            await provider.ashutdown(settings.export.shutdown)
+
+
+def _make_processor(exporter: Any, settings: ExportSettings) -> BatchSpanProcessor:
+    return BatchSpanProcessor(
+        exporter,
+        max_queue_size=settings.queue_size,
+        schedule_delay_millis=None if settings.delay is None else settings.delay * 1000,
+        max_export_batch_size=settings.batch_size,
+        export_timeout_millis=None if settings.timeout is None else settings.timeout * 1000,
+    )
+
+
+def _make_exporter(settings: ExportSettings, console: TextIO) -> Any:
+    match settings.exporter:
+        case "none":
+            return None
+        case "console":
+            return ConsoleSpanExporter(console)
+        case "memory":
+            return MemorySpanExporter()
+        case "auto" if not settings.endpoint:
+            return MemorySpanExporter()
+        case _:
+            return _make_otlp(settings.endpoint or None)
+
+
+def _make_otlp(endpoint: str | None) -> Any:
+    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = next((os.environ[name].strip().lower() for name in names if os.environ.get(name)), "")
+    if protocol == "grpc":
+        # The SDK's exporter, in the one worker thread that the batch task gives a synchronous one.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
+
+        return Grpc()
+    if protocol not in {"", "http/protobuf"}:
+        logger.warning(
+            "OTEL_EXPORTER_OTLP_PROTOCOL is %r; it must be http/protobuf or grpc; using http/protobuf",
+            protocol,
+        )
+    return OTLPSpanExporter(endpoint=endpoint)

@@ -1,0 +1,446 @@
+"""OTLP over HTTP against a collector that follows a script, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import aiohttp
+import pytest
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import BatchSpanProcessor as StockProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from mapek_runtime.errors import ConfigError, TransportError, TransportRejected
+from mapek_runtime.export.batch import BatchSpanProcessor
+from mapek_runtime.export.memory import MemorySpanExporter
+from mapek_runtime.export.otlp_http import MAX_RESPONSE_BYTES, OTLPSpanExporter
+from mapek_runtime.export.retry import Backoff
+from mapek_runtime.trace.tracer import TracerProvider
+
+RESOURCE = Resource({"service.name": "test"})
+QUICK = Backoff(initial=0.01, maximum=0.02)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def answer(status: int, *headers: str, body: bytes = b"", kind: str = "application/x-protobuf") -> bytes:
+    lines = [f"HTTP/1.1 {status} Word", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@dataclass
+class Collector:
+    """Answers from its script, then with 200; None is a hang-up, "" an answer that never comes."""
+
+    script: list[bytes | None] = field(default_factory=list)
+    url: str = ""
+    heads: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    connections: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                length = next(
+                    int(line[15:])
+                    for line in head.split("\r\n")
+                    if line.lower().startswith("content-length:")
+                )
+                self.bodies.append(await reader.readexactly(length))
+                self.heads.append(head)
+                self.times.append(time.monotonic())
+                reply = self.script.pop(0) if self.script else OK
+                if reply is None:
+                    return
+                if reply:
+                    writer.write(reply)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all spans received."""
+        requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
+        return [
+            span.name
+            for request in requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+
+@asynccontextmanager
+async def collector(*script: bytes | None) -> AsyncIterator[Collector]:
+    told = Collector(list(script))
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        await told.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    told.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
+    try:
+        yield told
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def exporter(url: str, **options: Any) -> AsyncIterator[OTLPSpanExporter]:
+    options.setdefault("backoff", QUICK)
+    made = OTLPSpanExporter(url, **options)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+def end_spans(processor: Any, count: int, cls: type[sdk.TracerProvider] = TracerProvider) -> None:
+    provider = cls(ALWAYS_ON, RESOURCE, shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("test")
+    for number in range(count):
+        tracer.start_span(f"span-{number}").end()
+
+
+@pytest.mark.parametrize(
+    "cls", [TracerProvider, sdk.TracerProvider], ids=["our provider", "the SDK's provider"]
+)
+async def test_every_span_arrives_over_one_connection_a_slot(cls: type[sdk.TracerProvider]) -> None:
+    async with collector() as there:
+        processor = BatchSpanProcessor(
+            OTLPSpanExporter(there.url), max_export_batch_size=50, max_concurrency=2
+        )
+
+        end_spans(processor, 1_000, cls)
+        assert await processor.ashutdown(10)
+
+        assert sorted(there.names) == sorted(f"span-{number}" for number in range(1_000))
+        assert there.connections <= 2
+        assert processor.statistics().exported == 1_000
+
+
+async def test_what_a_request_says_about_itself() -> None:
+    async with collector() as there, exporter(there.url, headers={"x-token": "s3cret"}) as sender:
+        await sender.send(b"body", 1)
+
+        head = there.heads[0].lower()
+        assert head.startswith("post /v1/traces http/1.1")
+        assert "content-type: application/x-protobuf" in head
+        assert "otel-otlp-exporter-python/" in head
+        assert "x-token: s3cret" in head
+        assert "content-encoding" not in head
+        assert there.bodies == [b"body"]
+
+
+@pytest.mark.parametrize("size", [100, 100_000], ids=["in place", "in a thread"])
+async def test_gzip(size: int) -> None:
+    async with collector() as there, exporter(there.url, compression="gzip") as sender:
+        await sender.send(b"x" * size, 1)
+
+        assert "content-encoding: gzip" in there.heads[0].lower()
+        assert gzip.decompress(there.bodies[0]) == b"x" * size
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_these_answers_are_tried_again(status: int) -> None:
+    async with collector(answer(status), answer(status)) as there, exporter(there.url) as sender:
+        await sender.send(b"body", 1)
+
+        assert there.bodies == [b"body"] * 3
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 408, 413, 500, 501])
+async def test_these_answers_are_final(status: int) -> None:
+    async with collector(answer(status, "Location: /elsewhere")) as there, exporter(there.url) as sender:
+        with pytest.raises(TransportError, match=str(status)) as caught:
+            await sender.send(b"body", 1)
+
+        assert len(there.bodies) == 1
+        assert not caught.value.retryable
+        assert caught.value.error_type == str(status)
+
+
+async def test_a_hang_up_is_tried_again() -> None:
+    async with collector(None, None) as there, exporter(there.url) as sender:
+        await sender.send(b"body", 1)
+
+        assert len(there.bodies) == 3
+
+
+async def test_a_refused_connection_is_tried_until_the_deadline() -> None:
+    async with collector() as there:
+        url = there.url
+    async with exporter(url, timeout=0.2) as sender:
+        start = time.monotonic()
+        with pytest.raises(TransportError, match="ClientConnectorError"):
+            await sender.send(b"body", 1)
+
+        assert time.monotonic() - start < 2
+
+
+async def test_an_answer_that_never_comes_ends_at_the_deadline() -> None:
+    async with collector(b"") as there, exporter(there.url, timeout=0.1) as sender:
+        with pytest.raises(TransportError, match=r"no answer within 0\.1 s") as caught:
+            await sender.send(b"body", 1)
+
+        assert caught.value.error_type == "timeout"
+
+
+def in_seconds() -> str:
+    return "1"
+
+
+def as_a_date() -> str:
+    # A date has whole seconds: two from now is at least one and at most two away.
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+
+
+@pytest.mark.parametrize("form", [in_seconds, as_a_date])
+async def test_the_collector_says_when_to_come_back(form: Callable[[], str]) -> None:
+    async with collector(answer(503, f"Retry-After: {form()}")) as there, exporter(there.url) as sender:
+        await sender.send(b"body", 1)
+
+        assert 0.9 <= there.times[1] - there.times[0] <= 2.5
+
+
+async def test_a_retry_after_the_deadline_is_not_waited_for() -> None:
+    async with collector(answer(429, "Retry-After: 3600")) as there, exporter(there.url) as sender:
+        async with asyncio.timeout(5):
+            with pytest.raises(TransportError, match="429"):
+                await sender.send(b"body", 1)
+
+        assert len(there.bodies) == 1
+
+
+def partial(rejected: int, message: str) -> bytes:
+    success = ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
+    return ExportTraceServiceResponse(partial_success=success).SerializeToString()
+
+
+async def test_partial_success_is_counted_and_not_tried_again() -> None:
+    async with collector(answer(200, body=partial(7, "too old"))) as there:
+        processor = BatchSpanProcessor(OTLPSpanExporter(there.url))
+        end_spans(processor, 20)
+        assert await processor.ashutdown(10) is False
+
+        assert len(there.bodies) == 1
+        assert processor.statistics().exported == 13
+        assert processor.statistics().dropped == {"rejected": 7}
+
+
+async def test_partial_success_in_json_is_understood() -> None:
+    body = b'{"partialSuccess": {"rejectedSpans": "2", "errorMessage": "no"}}'
+    async with (
+        collector(answer(200, body=body, kind="application/json")) as there,
+        exporter(there.url) as sender,
+    ):
+        with pytest.raises(TransportRejected) as caught:
+            await sender.send(b"body", 3)
+
+        assert caught.value.rejected_spans == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(200, body=partial(0, "hello")),
+        answer(200, body=b"\xff\xff\xff"),
+        answer(200, body=b"{", kind="application/json"),
+        answer(200, body=b"<html>", kind="text/html"),
+    ],
+    ids=["only a message", "broken protobuf", "broken json", "a web page"],
+)
+async def test_any_other_answer_with_200_is_a_success(reply: bytes) -> None:
+    async with collector(reply) as there, exporter(there.url) as sender:
+        await sender.send(b"body", 1)
+
+        assert len(there.bodies) == 1
+
+
+async def test_an_answer_beyond_all_measure_is_final() -> None:
+    async with (
+        collector(answer(200, body=b"x" * (MAX_RESPONSE_BYTES + 1))) as there,
+        exporter(there.url) as sender,
+    ):
+        with pytest.raises(TransportError, match="over the limit") as caught:
+            await sender.send(b"body", 1)
+
+        assert not caught.value.retryable
+
+
+async def test_a_shutdown_interrupts_the_retries() -> None:
+    async with collector(*[answer(503, "Retry-After: 5")] * 100) as there:
+        processor = BatchSpanProcessor(OTLPSpanExporter(there.url))
+        end_spans(processor, 10)
+
+        start = time.monotonic()
+        assert await processor.ashutdown(0.3) is False
+
+        assert time.monotonic() - start < 1.5
+        assert processor.statistics().dropped == {"timeout": 10}
+
+
+async def test_secrets_appear_in_no_log_line_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with collector(answer(401), answer(401)) as there:
+        url = there.url.replace("http://", "http://user:hunter2@") + "?key=hunter3"
+        sender = OTLPSpanExporter(url, headers={"x-token": "hunter4"})
+        with caplog.at_level(logging.DEBUG), pytest.raises(TransportError) as caught:
+            await sender.send(b"body", 1)
+        processor = BatchSpanProcessor(sender)
+        end_spans(processor, 1)
+        with caplog.at_level(logging.DEBUG):
+            await processor.ashutdown(5)
+
+        assert "authorization: basic" in there.heads[0].lower()
+        assert "401" in caplog.text
+        for text in (caplog.text, str(caught.value), repr(sender), sender.endpoint):
+            assert "hunter" not in text
+
+
+async def test_the_exporter_does_not_trace_itself() -> None:
+    traced = MemorySpanExporter()
+    watcher = TracerProvider(ALWAYS_ON, RESOURCE, shutdown_on_exit=False)
+    inner = BatchSpanProcessor(traced)
+    watcher.add_span_processor(inner)
+    instrumentor = AioHttpClientInstrumentor()
+    instrumentor.instrument(tracer_provider=watcher)
+    try:
+        async with collector() as there:
+            processor = BatchSpanProcessor(OTLPSpanExporter(there.url))
+            end_spans(processor, 5)
+            assert await processor.ashutdown(5)
+            async with aiohttp.ClientSession() as session:
+                await session.post(there.url, data=b"")
+    finally:
+        instrumentor.uninstrument()
+    await inner.ashutdown(5)
+
+    assert [span.name for span in traced.finished_spans] == ["POST"]
+
+
+async def test_a_session_that_is_given_is_used_and_left_open() -> None:
+    async with collector() as there, aiohttp.ClientSession(headers={"x-mine": "yes"}) as session:
+        sender = OTLPSpanExporter(there.url, session=session)
+        await sender.send(b"body", 1)
+        await sender.aclose()
+
+        assert not session.closed
+        assert "x-mine: yes" in there.heads[0].lower()
+
+
+def test_what_ends_after_its_collector_is_gone_is_counted() -> None:
+    processors: list[BatchSpanProcessor] = []
+
+    async def program() -> None:
+        async with collector() as there:
+            processors.append(BatchSpanProcessor(OTLPSpanExporter(there.url), max_export_batch_size=1))
+            end_spans(processors[0], 3)
+            while processors[0].statistics().exported < 3:
+                await asyncio.sleep(0.001)
+
+    async def again() -> None:
+        end_spans(processors[0], 3)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(program())
+    asyncio.run(again())
+    processors[0].shutdown(100)
+
+    assert processors[0].statistics().exported == 3
+    assert processors[0].statistics().dropped == {"timeout": 3}
+
+
+def test_one_exporter_serves_several_loops() -> None:
+    sender: list[OTLPSpanExporter] = []
+    received: list[bytes] = []
+
+    async def program() -> None:
+        async with collector() as there:
+            sender.append(OTLPSpanExporter(there.url))
+            await sender[0].send(b"first", 1)
+            # The first program's collector is gone with its loop; this one listens where it did.
+            received.extend(there.bodies)
+            await sender[0].release()
+
+    asyncio.run(program())
+    port = int(sender[0].endpoint.split(":")[2].split("/")[0])
+
+    async def again() -> None:
+        told = Collector()
+        server = await asyncio.start_server(told.serve, "127.0.0.1", port)
+        await sender[0].send(b"second", 1)
+        await sender[0].aclose()
+        server.close()
+        received.extend(told.bodies)
+
+    asyncio.run(again())
+
+    assert received == [b"first", b"second"]
+
+
+def test_signal_specific_variables_win(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://general:1/base/")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a=general,bad")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "50")
+    assert OTLPSpanExporter().endpoint == "http://general:1/base/v1/traces"
+    assert "milliseconds" in caplog.text
+    assert "OTEL_EXPORTER_OTLP_HEADERS: entry 2" in caplog.text
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:2")
+    assert OTLPSpanExporter().endpoint == "http://traces:2"
+    assert OTLPSpanExporter("http://argument:3/x").endpoint == "http://argument:3/x"
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://x/", "http://", "http://user:hunter2@[bad"])
+def test_an_endpoint_that_cannot_be_read_is_refused_without_repeating_it(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="http://host:4318/v1/traces") as caught:
+        OTLPSpanExporter(endpoint)
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_tls_files_that_cannot_be_used_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"missing\.pem"):
+        OTLPSpanExporter("https://host/v1/traces", certificate_file="missing.pem")
+
+
+def test_behind_the_processor_of_the_sdk_it_fails_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    processor = StockProcessor(OTLPSpanExporter("http://127.0.0.1:1/v1/traces"))  # type: ignore[arg-type]
+    end_spans(processor, 1, sdk.TracerProvider)
+
+    with caplog.at_level(logging.ERROR):
+        processor.force_flush()
+
+    assert "mapek_runtime.BatchSpanProcessor" in caplog.text
+    with pytest.raises(TypeError, match="aclose"):
+        processor.shutdown()  # type: ignore[no-untyped-call]
