@@ -326,14 +326,16 @@ def _table(report: dict[str, Any]) -> str:
         + (f"{report['rate']:g} spans/s" if report["rate"] else "as fast as possible")
         + "; median (lowest to highest)",
         "",
-        f"{'':12}{'created/s':>30}{'delivered/s':>30}{'lost %':>24}{'lag p99 ms':>22}{'lag max ms':>10}{'CPU':>6}{'us/span':>9}",
+        f"{'':12}{'created/s':>30}{'delivered/s':>30}{'lost %':>24}"
+        f"{'lag p99 ms':>22}{'max ms':>10}{'CPU':>6}{'us/span':>9}",
     ]
     for variant in VARIANTS:
         row = report["export"][variant]
         lines.append(
             f"{variant:12}{_cell(row['created_per_s'], 0):>30}{_cell(row['delivered_per_s'], 0):>30}"
             f"{_cell(row['lost_percent'], 1):>24}{_cell(row['lag_p99_ms'], 1):>22}"
-            f"{row['lag_max_ms']['median']:>10.1f}{row['cpu']['median']:>6.2f}{row['cpu_us_per_span']['median']:>9.1f}"
+            f"{row['lag_max_ms']['median']:>10.1f}{row['cpu']['median']:>6.2f}"
+            f"{row['cpu_us_per_span']['median']:>9.1f}"
         )
     ratio = report["export"]["delivered, ours / the SDK's better one"]
     lines += [
@@ -345,7 +347,8 @@ def _table(report: dict[str, Any]) -> str:
     for strings, rows in report["encode"].items():
         for name, row in rows.items():
             lines.append(
-                f"  {strings + ' strings':18}{name:18}{row['ns_per_span']:>8.0f} ns   ratio {_cell(row['ratio'], 3)}"
+                f"  {strings + ' strings':18}{name:18}{row['ns_per_span']:>8.0f} ns"
+                f"   ratio {_cell(row['ratio'], 3)}"
             )
     shutdown = report["shutdown"]
     lines += ["", f"ashutdown({shutdown['timeout_s']:g}) with 6,000 spans waiting"]

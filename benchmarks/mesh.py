@@ -3,10 +3,10 @@
     python -m benchmarks.mesh [--rounds 5] [--faults silent,carrier,loss] [--json]
 
 Every trial is a lab of its own: six namespaces, seven veth links, one babeld in each (see `mapek lab`).
-A fault hits one link of the path from n1 to n6; hop and direction take turns. The measure is the
-system's own `ping -i 0.02` from n1 to n6: *outage* is the longest gap between two answers. Under
-partial loss answers come all the time, so there it is *disturbed*: from the fault to the last lost
-ping. Alone and with the loop are interleaved, trial by trial, in the same run.
+A fault hits a link and direction that the requests from n1 to n6 travel, or the answers; hops take
+turns. The measure is the system's own `ping -i 0.02` from n1 to n6: *outage* is the longest gap between
+two answers. Under partial loss answers come all the time, so there it is *disturbed*: from the fault to
+the last lost ping. Alone and with the loop are interleaved, trial by trial, in the same run.
 
 Two configurations of babeld, because the tuned one is the honest baseline:
 
@@ -146,7 +146,9 @@ def _span(row: dict[str, object], name: str) -> str:
 
 
 def _machine() -> str:
-    return f"Python {platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"
+    return (
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"
+    )
 
 
 if __name__ == "__main__":

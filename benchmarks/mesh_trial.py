@@ -8,8 +8,9 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mapek_domains.mesh.babel_control import BabelControl
 from mapek_domains.mesh.babel_loops import BabelLoops
@@ -25,7 +26,6 @@ PING_INTERVAL = 0.02
 PROBE_INTERVAL = 0.02
 LOSS = 0.6
 _SOURCE, _DESTINATION = "n1", "n6"
-_IDLE = 2.0
 _WATCH_LEAST, _WATCH_MOST = 2.5, 15.0
 _CALM = 1.0
 _ANSWER = re.compile(r"^\[(\d+\.\d+)\] \d+ bytes from .* icmp_seq=(\d+) ")
@@ -56,6 +56,7 @@ class _Ping:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.answers: list[tuple[float, int]] = []
+        self._answered = asyncio.Event()
 
     async def read(self) -> None:
         assert self._process.stdout is not None
@@ -63,16 +64,26 @@ class _Ping:
             found = _ANSWER.match(line.decode())
             if found:
                 self.answers.append((float(found[1]), int(found[2])))
+                self._answered.set()
+
+    async def settle(self, *, least: float, most: float) -> None:
+        """Wait until answers come without loss, for at least and at most so long."""
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < least or (waited < most and not self.calm()):
+            self._answered.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await self._answered.wait()
 
     def gaps(self, since: float) -> list[float]:
         """The gaps between answers, from the last answer before `since`; the open one included."""
         before = [at for at, _ in self.answers if at < since][-1:]
         times = [*before, *(at for at, _ in self.answers if at >= since), time.time()]
-        return [b - a for a, b in zip(times, times[1:], strict=False)]
+        return [b - a for a, b in pairwise(times)]
 
     def last_lost(self) -> float | None:
         """When the first answer after the last lost ping came."""
-        pairs = zip(self.answers, self.answers[1:], strict=False)
+        pairs = pairwise(self.answers)
         return max((at for (_, n), (at, m) in pairs if m != n + 1), default=None)
 
     def calm(self) -> bool:
@@ -87,24 +98,21 @@ async def run_trial(settings: BabelSettings, fault: str, *, loop: bool, number: 
     """Build a lab, wait until it has converged, break a link of the path in use, and watch."""
     async with Lab(settings=settings) as lab, _maybe(lab, loop) as loops, _states(lab) as states:
         await _converged(lab, states)
-        before = await asyncio.to_thread(_bytes, lab)
-        await asyncio.sleep(_IDLE)
-        idle = (await asyncio.to_thread(_bytes, lab) - before) / _IDLE / len(lab.topology.links)
+        before, began = await asyncio.to_thread(_bytes, lab), time.monotonic()
+        # A full update more, so that every node knows the alternatives as well.
+        await asyncio.sleep(settings.update + 1.0)
+        idle = (await asyncio.to_thread(_bytes, lab) - before) / (time.monotonic() - began)
         async with _ping(lab) as ping:
-            while not ping.calm():
-                await asyncio.sleep(0.05)
-            path = _path(lab, states)
-            # Every hop and both directions take their turn.
+            await ping.settle(least=_CALM, most=_WATCH_MOST)
+            # Requests and answers may take different ways; every hop of both has its turn.
+            ends = (_SOURCE, _DESTINATION) if number % 2 == 0 else (_DESTINATION, _SOURCE)
+            path = _path(lab, states, *ends)
             hop = number % (len(path) - 1)
             near, far = path[hop], path[hop + 1]
-            if number % 2:
-                near, far = far, near
             link = link_id(near, far)
             await _break(lab, fault, link, far)
             injected = time.time()
-            deadline = injected + _WATCH_MOST
-            while time.time() < deadline and not (time.time() > injected + _WATCH_LEAST and ping.calm()):
-                await asyncio.sleep(0.05)
+            await ping.settle(least=_WATCH_LEAST, most=_WATCH_MOST)
             outage = max(ping.gaps(injected - 0.05))
             lost = ping.last_lost()
             drains = loops.carried_out("drain") if loops is not None else ()
@@ -116,7 +124,7 @@ async def run_trial(settings: BabelSettings, fault: str, *, loop: bool, number: 
                 restored=ping.calm(),
                 drains=tuple(f"{drained} by {node}" for node, drained in drains),
                 wrong_drains=sum(drained != link for _, drained in drains),
-                bytes_per_link=idle,
+                bytes_per_link=idle / len(lab.topology.links),
             )
 
 
@@ -166,10 +174,10 @@ async def _converged(lab: Lab, states: dict[str, BabelControl]) -> None:
             await control.until(whole)
 
 
-def _path(lab: Lab, states: dict[str, BabelControl]) -> list[str]:
-    path = [_SOURCE]
-    prefix = f"{lab.topology.identity(_DESTINATION)}/32"
-    while path[-1] != _DESTINATION:
+def _path(lab: Lab, states: dict[str, BabelControl], source: str, destination: str) -> list[str]:
+    path = [source]
+    prefix = f"{lab.topology.identity(destination)}/32"
+    while path[-1] != destination:
         path.append(states[path[-1]].state.installed()[prefix].interface.removeprefix("to-"))
     return path
 
@@ -200,4 +208,3 @@ def _bytes(lab: Lab) -> int:
             if interface["ifname"] != "lo":
                 total += int(interface["stats64"]["tx"]["bytes"])
     return total
-

@@ -17,7 +17,7 @@ from typing import Any
 
 from .notice import Notices
 
-__all__ = ["AttributeEncoder", "delimited", "field", "varint"]
+__all__ = ["AttributeEncoder", "OddKey", "delimited", "field", "varint"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +94,19 @@ class _Key:
         return self.tag + varint(len(self.head) + len(value) + size) + self.head + value
 
 
-class AttributeEncoder:
-    """Writes attributes as repeated `KeyValue` fields under one tag."""
+class OddKey(Exception):
+    """A key is empty or not exactly a `str`: no fault, but the attributes must be cleaned first."""
 
-    def __init__(self, tag: bytes, notices: Notices | None = None) -> None:
+
+class AttributeEncoder:
+    """Writes attributes as repeated `KeyValue` fields under one tag.
+
+    With `clean_first` it raises OddKey for keys that the SDK cleans when they are recorded.
+    """
+
+    def __init__(self, tag: bytes, notices: Notices | None = None, *, clean_first: bool = False) -> None:
         self._tag = tag
+        self._clean_first = clean_first
         self._keys: dict[str, _Key] = {}
         self._notices = notices if notices is not None else Notices(logger)
 
@@ -165,6 +173,8 @@ class AttributeEncoder:
         return header + digits
 
     def _learn(self, key: str) -> _Key | None:
+        if self._clean_first and (type(key) is not str or not key):
+            raise OddKey
         try:
             record = _Key(self._tag, key)
         except Exception as error:  # noqa: BLE001 - as for values

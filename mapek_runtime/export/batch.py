@@ -184,6 +184,7 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task_here()
         delivered = await task.flush(deadline)
         await task.stop()
+        self._outbox.tell_overflow()
         given_up = self._outbox.abandon("timeout")
         if given_up:
             self._notices.warn(
@@ -267,6 +268,7 @@ class BatchSpanProcessor(SpanProcessor):
     def _export_inline(self) -> None:
         now = time.monotonic()
         if now < self._inline_from or not self._inline.acquire(blocking=False):
+            self._outbox.tell_overflow()
             return
         self._inline.release()
         if not self._from_outside(lambda: self.aforce_flush(self._export_timeout), self._export_timeout):

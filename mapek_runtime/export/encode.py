@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from mapek_runtime.errors import EncodeError
 from mapek_runtime.trace.span import UNSET, Span
 
-from .attributes import VARINTS, AttributeEncoder, delimited, field, varint
+from .attributes import VARINTS, AttributeEncoder, OddKey, delimited, field, varint
 
 __all__ = ["RequestBuilder", "encode_spans"]
 
@@ -38,6 +38,8 @@ _NO_TRACE = -1
 _LARGEST_VARINT = len(VARINTS)
 
 _attributes = AttributeEncoder(b"\x4a")
+# Our spans leave the look at the keys to whoever reads them; the encoder looks each key up anyway.
+_own_attributes = AttributeEncoder(b"\x4a", clean_first=True)
 _event_attributes = AttributeEncoder(b"\x1a")
 _link_attributes = AttributeEncoder(b"\x22")
 _plain_attributes = AttributeEncoder(b"\x0a")
@@ -73,18 +75,14 @@ class RequestBuilder:
         trace_bytes = b""
         put: Callable[[bytes], None] = _nowhere
         names = _names
-        attributes = _attributes.encode
+        attributes = _own_attributes.encode
         internal = SpanKind.INTERNAL
         unset = UNSET
         size_bytes = 0
         for span in spans:
             try:
                 if type(span) is not Span:
-                    body = _encode_readable(span)
-                    group = self._group(span.resource, span.instrumentation_scope)
-                    group.append(_header(len(body)))
-                    group.append(body)
-                    size_bytes += len(body)
+                    size_bytes += self._add_readable(span)
                     continue
                 if span._trace_id != trace_id:
                     trace_id = span._trace_id
@@ -107,7 +105,12 @@ class RequestBuilder:
                     else _times(span._start_time, span._end_time),
                 ]
                 if span._attributes:
-                    attributes(span._attributes.items(), pieces.append)
+                    try:
+                        attributes(span._attributes.items(), pieces.append)
+                    except OddKey:
+                        # Reading the attributes cleans them.
+                        size_bytes += self._add_readable(span)
+                        continue
                 if (
                     span._status is unset
                     and not span._events
@@ -145,6 +148,13 @@ class RequestBuilder:
             size = sum(map(len, pieces))
             out += (b"\x0a", varint(size), *pieces)
         return b"".join(out)
+
+    def _add_readable(self, span: ReadableSpan) -> int:
+        body = _encode_readable(span)
+        group = self._group(span.resource, span.instrumentation_scope)
+        group.append(_header(len(body)))
+        group.append(body)
+        return len(body)
 
     def _group(self, resource: Resource, scope: InstrumentationScope | None) -> list[bytes]:
         # Hashing a resource serializes it, so identity is asked first. The objects are kept, because

@@ -54,6 +54,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget everything, as in the child of a fork."""
         self._returned: deque[Batch] = deque()
+        self._told = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -137,6 +138,15 @@ class Outbox:
         self._returned.clear()
         self._begin()
         return count + self.account.drop_ring(reason)
+
+    def tell_overflow(self) -> None:
+        """Log what the ring has dropped since the last time: one line in a while, never one a span."""
+        dropped = self.ring.dropped
+        if dropped > self._told:
+            count, self._told = dropped - self._told, dropped
+            self._notices.warn(
+                "queue_full", "the queue of %d spans is full; the oldest go", self.ring.capacity, count=count
+            )
 
     def _add(self, spans: list[Any]) -> None:
         if self._encode:

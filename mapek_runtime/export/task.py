@@ -162,6 +162,7 @@ class BatchTask:
 
     def _step(self) -> None:
         outbox, ring, pace = self._outbox, self._ring, self._pace
+        outbox.tell_overflow()
         ended = ring.ended
         created, self._seen = ended - self._seen, ended
         fullness = len(ring) / ring.capacity
@@ -204,6 +205,7 @@ class BatchTask:
                 batch.outcomes.values(), key=lambda outcome: outcome.exported, default=Outcome(batch.count)
             )
             self._outbox.account.settle(best)
+            self._outbox.tell_overflow()
             self._progress()
 
     def _settled(self, target: int) -> bool:

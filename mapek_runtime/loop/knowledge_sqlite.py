@@ -71,14 +71,15 @@ class SqliteStore:
         # Calls come one after another from whichever thread is free.
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            # Looked at first: a file of a newer program is left as it is.
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise sqlite3.DatabaseError(
                     f"the file has version {version}, this program knows {_VERSION}; "
                     "use the newer program or another folder"
                 )
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.Error:

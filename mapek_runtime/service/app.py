@@ -114,6 +114,10 @@ class Run:
         """The domains that know who is connected to whom."""
         return [session for session in self.sessions.values() if isinstance(session, Topology)]
 
+    def statistics(self) -> Mapping[str, RuntimeStatistics]:
+        """The counts of each node's loop."""
+        return self.loops.statistics()
+
     def stop(self) -> None:
         """End the run in an orderly way; a second call makes it hurry."""
         (self._hurry if self._stop.is_set() else self._stop).set()

@@ -160,7 +160,7 @@ def _links(links: tuple[LinkView, ...]) -> Table:
     table = Table("link", "state", "loss", "rtt", "fault", title="links", title_justify="left")
     for link in links:
         table.add_row(
-            f"{link.a} – {link.b}",
+            f"{link.a} - {link.b}",
             Text(link.state, style=_STYLES.get(link.state, "")),
             f"{link.loss:.0%}" if link.loss else "",
             f"{link.rtt * 1000:.2f} ms" if link.rtt else "",

@@ -69,10 +69,10 @@ def show(value: Any) -> str:
 
 
 def _struct_at(path: str) -> type[Any]:
-    kind: Any = Settings
+    kind: type[Any] = Settings
     for step in path.split(".") if path else ():
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == step)
-    return kind  # type: ignore[no-any-return] - a struct is a class
+    return kind
 
 
 def _section(name: str, struct: type[Any], found: list[Leaf]) -> str:

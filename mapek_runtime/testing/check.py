@@ -84,7 +84,8 @@ class _Given:
         return self.observations
 
     async def analyze(self, cycle: Cycle) -> Sequence[Finding]:
-        return self.findings
+        # Without a finding nothing is planned.
+        return [*self.findings, *(Finding(target=action.target, problem="check") for action in self.actions)]
 
     async def plan(self, cycle: Cycle) -> Sequence[Action]:
         return self.actions
@@ -179,15 +180,12 @@ async def _left_behind(before: set[asyncio.Task[Any]]) -> list[str]:
     for _ in range(_TURNS):
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - before
-    problems = []
-    for task in left:
-        problems.append(
-            f"a task was left running after the cycle: {task.get_name()} ({task.get_coro()!r}); "
-            "put it in a task group that the phase waits for"
-        )
-        task.cancel()
-    if left:
-        await asyncio.wait(left, timeout=1.0)
+    problems = [
+        f"a task was left running after the cycle: {task.get_name()} ({task.get_coro()!r}); "
+        "put it in a task group that the phase waits for"
+        for task in left
+    ]
+    await _end(left)
     return problems
 
 
@@ -198,21 +196,24 @@ async def _cancelled(phase: str, call: Awaitable[Any], patience: float) -> str |
     before = asyncio.all_tasks()
     task = asyncio.get_running_loop().create_task(run())
     await asyncio.sleep(0)
-    if task.done():
-        # It never waits, so there is nothing to cancel; its result was judged in the cycle.
-        task.cancelled() or task.exception()
-        return None
-    task.cancel()
+    # A method that never waits has ended by now; its result was judged in the cycle.
+    cancelled = task.cancel()
     await asyncio.wait((task,), timeout=patience)
-    try:
-        if not task.done():
-            return f"{phase} did not end within {patience:g} s of being cancelled; let CancelledError through"
-        if task.cancelled():
-            return None
+    problem = None
+    if cancelled and not task.done():
+        problem = f"{phase} did not end within {patience:g} s of being cancelled; let CancelledError through"
+    elif not task.cancelled():
         error = task.exception()
-        if error is None:
-            return f"{phase} swallowed its cancellation and returned; let CancelledError through"
-        return f"{phase} turned its cancellation into {type(error).__name__}: {error}; let it through"
-    finally:
-        for other in asyncio.all_tasks() - before:
-            other.cancel()
+        if cancelled and error is None:
+            problem = f"{phase} swallowed its cancellation and returned; let CancelledError through"
+        elif cancelled:
+            problem = f"{phase} turned its cancellation into {type(error).__name__}: {error}; let it through"
+    await _end(asyncio.all_tasks() - before)
+    return problem
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=1.0)

@@ -78,7 +78,9 @@ async def test_a_silent_blackhole_is_healed_by_the_loop() -> None:
         await lab.drop(broken, towards=blackholed)
 
         await eventually(lambda: len(loops.carried_out("drain")) > 0, "a drain")
-        await eventually(lambda: len(first.route("n6")) == 4 and first.route("n6")[1] != blackholed, "a way round")
+        await eventually(
+            lambda: len(first.route("n6")) == 4 and first.route("n6")[1] != blackholed, "a way round"
+        )
         assert await answered(lab, "n1", "n6")
         assert {target for _, target in loops.carried_out("drain")} == {broken}
         for node in ("n1", blackholed):
@@ -151,7 +153,9 @@ async def test_an_unknown_link_is_refused_with_the_links_there_are() -> None:
 async def test_two_labs_do_not_meet() -> None:
     async with Lab(settings=FAST) as one, Lab(settings=FAST) as other:
         assert one.entry.token != other.entry.token
-        assert not set(map(one.namespace, one.topology.nodes)) & set(map(other.namespace, other.topology.nodes))
+        assert not set(map(one.namespace, one.topology.nodes)) & set(
+            map(other.namespace, other.topology.nodes)
+        )
         await one.kill("n1")
         assert one.daemons["n1"].pid() is None
         assert other.daemons["n1"].pid() is not None
@@ -164,10 +168,23 @@ async def test_a_lab_that_is_left_leaves_nothing() -> None:
         token, folder = lab.entry.token, Path(lab.entry.folder)
         assert all(path.exists() for path in namespaces)
 
-    assert not any(path.exists() for path in namespaces)
+    assert not any(map(_exists, namespaces))
     assert not any(_runs(pid) for pid in pids)
-    assert not folder.exists()
+    assert not _exists(folder)
     assert token not in set(entries())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.04, 0.08, 0.12])
+async def test_a_lab_cancelled_while_it_is_built_leaves_nothing(delay: float) -> None:
+    before = set(entries()), set(map(str, NETNS.glob("mapek-*"))), _children()
+
+    task = asyncio.create_task(Lab(settings=FAST).up())
+    await asyncio.sleep(delay)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (set(entries()), set(map(str, NETNS.glob("mapek-*"))), _children()) == before
 
 
 async def test_what_a_crash_left_behind_is_swept_and_a_lab_in_use_is_not() -> None:
@@ -200,7 +217,7 @@ async def test_what_a_crash_left_behind_is_swept_and_a_lab_in_use_is_not() -> No
         assert in_use.daemons["n1"].pid() is not None
     assert not any((NETNS / f"mapek-{token}-n{n}").exists() for n in range(1, 7))
     assert not any(_runs(int(pid)) for pid in pids)
-    assert not Path(folder).exists()
+    assert not _exists(Path(folder))
 
 
 def test_up_status_and_down_from_the_command_line(tmp_path: Path) -> None:
@@ -267,7 +284,9 @@ async def test_a_killed_daemon_is_restarted_by_its_lowest_live_neighbour(victim:
         others = [node for name, node in loops.mesh.nodes.items() if name != victim]
         await eventually(lambda: all(node.nodes()[victim] for node in others), "the victim known to live")
         await eventually(
-            lambda: all(node.route(victim) and loops.mesh.nodes[victim].route(node.node_id) for node in others),
+            lambda: all(
+                node.route(victim) and loops.mesh.nodes[victim].route(node.node_id) for node in others
+            ),
             "routes to the victim and from it",
             limit=40,
         )
@@ -280,11 +299,20 @@ async def test_a_host_that_stalls_makes_no_link_bad() -> None:
 
         for stall in (0.1, 0.25, 0.5, 1.0, 0.15, 0.3):
             # The whole process stands still, with all nodes in it.
-            time.sleep(stall)
+            time.sleep(stall)  # noqa: ASYNC251 - that is the fault
             await asyncio.sleep(0.4)
 
         assert loops.carried_out("drain") == ()
         assert loops.carried_out("restart") == ()
+
+
+def _children() -> set[int]:
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {int(pid) for pid in found if _runs(int(pid))}
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
 
 
 def _runs(pid: int | None) -> bool:

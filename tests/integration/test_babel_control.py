@@ -58,7 +58,7 @@ async def test_a_program_that_is_not_babeld_is_refused(tmp_path: Path, greeting:
 
 
 async def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="nowhere.*start it with -G"):
+    with pytest.raises(EngineUnavailable, match=r"nowhere.*start it with -G"):
         await ControlConnection.open(tmp_path / "nowhere")
 
 
@@ -66,7 +66,7 @@ async def test_silence_is_an_error_and_the_connection_is_over(tmp_path: Path) ->
     async with server(tmp_path / "s", answers={}):
         connection = await ControlConnection.open(tmp_path / "s")
 
-        with pytest.raises(EngineUnavailable, match="'dump' .* was not answered"):
+        with pytest.raises(EngineUnavailable, match=r"'dump' .* was not answered"):
             await connection.request("dump", limit=0.05)
 
         assert connection.closed
@@ -105,7 +105,9 @@ async def test_ok_without_the_deed_is_a_refusal(tmp_path: Path) -> None:
 
 
 async def test_hostile_lines_in_the_stream_are_counted(tmp_path: Path) -> None:
-    hostile = b"add interface a up true\n\xff\xfe\x00 x\n" + b"y" * 200_000 + b"\nadd interface b up true\nok\n"
+    hostile = (
+        b"add interface a up true\n\xff\xfe\x00 x\n" + b"y" * 200_000 + b"\nadd interface b up true\nok\n"
+    )
     async with server(tmp_path / "s", answers={"monitor": hostile}):
         control = BabelControl(tmp_path / "s")
         await control.open()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +44,7 @@ def test_a_path_costs_no_more_than_any_detour_over_one_neighbour(
     cost = {frozenset((a, b)): c for a, b, c in edges}
 
     def length(path: tuple[str, ...]) -> int:
-        return sum(cost[frozenset(step)] for step in zip(path, path[1:], strict=False))
+        return sum(cost[frozenset(step)] for step in pairwise(path))
 
     table = RouteTable("n0", edges)
     for a, b, c in edges:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,10 +59,8 @@ def test_random_bytes_are_a_frame_error(datagram: bytes) -> None:
 
 @given(st.binary(max_size=400))
 def test_random_bytes_behind_the_head_raise_nothing_else(body: bytes) -> None:
-    try:
-        decode(b"MK\x01" + body)
-    except FrameError as error:
-        assert error.reason in {"invalid", "undecodable"}
+    with contextlib.suppress(FrameError):
+        assert isinstance(decode(b"MK\x01" + body), Probe | Hello | Lsa | LsaAck | Data)
 
 
 @given(frames, st.data())
@@ -84,7 +84,7 @@ def test_a_mutated_frame_raises_nothing_else(frame: Frame, data: st.DataObject) 
         (b"", "not_ours"),
         (b"XX\x01\x90", "not_ours"),
         (b"MK\x02\x90", "version"),
-        (b"MK\x01" + b"\x91" * 10_000, "undecodable"),
+        (b"MK\x01" + b"\x91" * 10_000, "invalid"),
         (b"MK\x01" + b"\xdd\xff\xff\xff\xff", "undecodable"),
         (b"MK\x01" + b"\x91\x63", "invalid"),
         (bytes(MAX_DATAGRAM + 1), "too_long"),
@@ -95,11 +95,7 @@ def test_each_reason_has_its_word(datagram: bytes, reason: str) -> None:
     with pytest.raises(FrameError) as raised:
         decode(datagram)
 
-    assert (
-        raised.value.reason in {reason, "undecodable", "invalid"}
-        if reason == "undecodable"
-        else (raised.value.reason == reason)
-    )
+    assert raised.value.reason == reason
 
 
 def test_a_frame_that_no_datagram_holds_is_refused_where_it_is_made() -> None:

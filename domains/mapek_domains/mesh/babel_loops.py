@@ -51,8 +51,9 @@ class BabelLoops:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            for node in tuple(self._runtimes):
-                await self._crashed(node)
+            while self._runtimes:
+                _, runtime = self._runtimes.popitem()
+                await runtime.__aexit__(None, None, None)
         finally:
             await self.mesh.__aexit__(kind, error, trace)
 
@@ -80,7 +81,5 @@ class BabelLoops:
 
     async def _restarted(self, node: str) -> None:
         watcher = MeshWatcher(self.mesh.nodes[node])
-        runtime = Runtime(
-            watcher, MeshHealer(watcher), node_id=node, on_cycle=self._note, **self._settings
-        )
+        runtime = Runtime(watcher, MeshHealer(watcher), node_id=node, on_cycle=self._note, **self._settings)
         self._runtimes[node] = await runtime.__aenter__()

@@ -73,6 +73,9 @@ class BabelMesh:
     ) -> None:
         for life in self._lives:
             life.cancel()
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            # An error of the block leaves it as it is, not wrapped into a group.
+            kind = error = trace = None
         await self._group.__aexit__(kind, error, trace)
 
     async def restart(self, node_id: str) -> str:

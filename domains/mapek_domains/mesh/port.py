@@ -12,11 +12,11 @@ import asyncio
 import errno
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mapek_runtime.errors import ConfigError
 
-__all__ = ["Address", "UdpPort", "parse_address"]
+__all__ = ["Address", "UdpPort", "parse_address", "resolved"]
 
 Address = tuple[str, int]
 _BATCH = 64
@@ -30,6 +30,22 @@ def parse_address(text: str, *, where: str) -> Address:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ConfigError(f"{where} is {text!r}; it must be HOST:PORT, such as '127.0.0.1:7001'")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def resolved(peers: Mapping[str, Address]) -> dict[str, Address]:
+    """The addresses with host names looked up; raises `ConfigError` for a name that is not known."""
+    loop = asyncio.get_running_loop()
+    found: dict[str, Address] = {}
+    for peer, (host, port) in peers.items():
+        try:
+            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            raise ConfigError(
+                f"[mesh.peers] {peer} is '{host}:{port}': {error}; it must be an address or a known host name"
+            ) from None
+        address = answers[0][4]
+        found[peer] = (str(address[0]), int(address[1]))
+    return found
 
 
 class UdpPort:

@@ -28,7 +28,7 @@ from .meter import LinkMeter
 from .port import Address, UdpPort
 from .probe import DEFAULT_INTERVAL, Probe
 from .routes import RouteTable
-from .wire import Data, Frame, Hello, Lsa, LsaAck, FrameError, decode, encode
+from .wire import Data, Frame, FrameError, Hello, Lsa, LsaAck, decode, encode
 
 __all__ = ["OVERSLEPT", "UdpNode"]
 

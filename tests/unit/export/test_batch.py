@@ -118,8 +118,9 @@ async def test_what_is_less_than_a_batch_is_sent_after_the_delay() -> None:
     processor = BatchSpanProcessor(memory, schedule_delay_millis=1)
 
     end_spans(tracer_for(processor), 3)
-    while not memory.finished_spans:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        while not memory.finished_spans:  # noqa: ASYNC110 - the exporter is asked, as a user would
+            await asyncio.sleep(0.001)
 
     assert len(memory.finished_spans) == 3
     await processor.ashutdown(1)
@@ -339,6 +340,31 @@ def test_what_is_in_flight_when_the_loop_ends_is_not_lost() -> None:
     assert len(memory.finished_spans) == 5
 
 
+def test_a_loop_that_stopped_may_be_replaced_and_come_back() -> None:
+    memory = MemorySpanExporter()
+    memory.pause()
+    processor = BatchSpanProcessor(memory, max_export_batch_size=2)
+    tracer = tracer_for(processor)
+
+    async def program() -> None:
+        end_spans(tracer, 4)
+        await turns()
+
+    with asyncio.Runner() as first:
+        first.run(program())
+        assert processor.statistics().in_flight == 2
+        memory.resume()
+        with asyncio.Runner() as second:
+            second.run(program())
+            second.run(processor.aforce_flush(5))
+        assert processor.statistics().exported == 8
+        # What the first loop had in flight was sent by the second, and is not counted twice.
+        first.run(turns())
+        assert processor.statistics().exported == 8
+        assert processor.statistics().balanced
+    processor.shutdown()
+
+
 def test_a_loop_that_stops_and_goes_on_is_followed() -> None:
     memory = MemorySpanExporter()
     processor = BatchSpanProcessor(memory, max_export_batch_size=2)
@@ -469,6 +495,8 @@ async def test_a_wrong_variable_warns_and_counts_as_unset(
     assert processor.statistics().queued == 65_536
     assert processor.statistics().dropped == {"queue_full": 70_000 - 65_536}
     await processor.ashutdown(0)
+    lines = [record.getMessage() for record in caplog.records if "is full" in record.getMessage()]
+    assert lines == ["the queue of 65536 spans is full; the oldest go (4464 since the last line about this)"]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,15 @@ from mapek_runtime.testing import Recorder, check_plugin, run_cycle, tree
 class Good:
     handles = ("restart",)
 
+    def __init__(self) -> None:
+        self.executed: list[Action] = []
+
     async def monitor(self, cycle: Cycle) -> Sequence[Observation]:
         await asyncio.sleep(0)
         return [Observation(name="temperature", value=20.0, target="room")]
 
     async def execute(self, cycle: Cycle, action: Action) -> Outcome:
+        self.executed.append(action)
         await asyncio.sleep(0)
         return Outcome(action=action, success=True)
 
@@ -53,7 +57,7 @@ class Failing:
 
 class Blocking:
     async def learn(self, cycle: Cycle) -> None:
-        time.sleep(0.03)
+        time.sleep(0.03)  # noqa: ASYNC251 - the fault that is to be found
 
 
 class Leaking:
@@ -96,11 +100,15 @@ ACTION = Action(name="restart", target="room")
 
 
 async def test_a_good_plugin_has_no_faults() -> None:
-    problems = await check_plugin(Good(), actions=[ACTION], longest_step=1.0)
+    good = Good()
+
+    problems = await check_plugin(good, actions=[ACTION], longest_step=1.0)
 
     assert problems == ()
+    assert good.executed
 
 
+@pytest.mark.blocking
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [

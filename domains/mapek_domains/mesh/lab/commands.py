@@ -19,7 +19,7 @@ from mapek_runtime.errors import ConfigError, EngineUnavailable
 from .daemon import BabelSettings, Daemon
 from .lab import Lab, dismantle, sweep
 from .registry import Claim
-from .rights import enter_user_namespace
+from .rights import enter_user_namespace, in_user_namespace
 from .topology import SIX_NODES
 
 __all__ = ["app"]
@@ -86,7 +86,7 @@ def up(
         if (folder / "lab.json").exists():
             raise ConfigError(f"a lab is up in {str(folder)!r}; `mapek lab down` removes it")
         enter_user_namespace()
-        if os.environ.get("MAPEK_LAB_USER_NAMESPACE") and folder.is_relative_to(_USER_NAMESPACE_RUN):
+        if in_user_namespace() and folder.is_relative_to(_USER_NAMESPACE_RUN):
             raise ConfigError(
                 f"--state {str(folder)!r} lies in /run, which is private to the lab when it runs "
                 "without root; choose a folder elsewhere"

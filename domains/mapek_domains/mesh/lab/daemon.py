@@ -97,7 +97,7 @@ class Daemon:
         for stale in (self._pid_file, self.socket):
             stale.unlink(missing_ok=True)
         self._reap()
-        await asyncio.to_thread(self._spawn)
+        self._spawn()
         try:
             async with asyncio.timeout(limit):
                 while True:
@@ -135,7 +135,8 @@ class Daemon:
 
         Returns whether it ran.
         """
-        pid = self.pid()
+        # A child that was started a moment ago has not written its file yet.
+        pid = self.pid() or self._child
         if pid is None:
             return False
         try:
@@ -143,7 +144,7 @@ class Daemon:
         except ProcessLookupError:
             return False
         try:
-            if self.pid() != pid:
+            if pid not in (self.pid(), self._child):
                 # It ended, and its number was given away, between the two looks.
                 return False
             for number in (signal.SIGKILL,) if kill else (signal.SIGTERM, signal.SIGKILL):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +87,7 @@ class Lab:
         self._claim = Claim.new(self.topology.nodes, folder, remove_folder=self._given is None)
         try:
             self.daemons = {node: self._daemon(node, folder) for node in self.topology.nodes}
-            await asyncio.to_thread(self._build)
+            await _to_its_end(self._build)
             async with asyncio.TaskGroup() as group:
                 for daemon in self.daemons.values():
                     group.create_task(daemon.start())
@@ -185,6 +185,17 @@ class Lab:
                 "ip", "-n", self.namespace(node), "addr", "replace",
                 f"{plan.address(node)}/30", "dev", plan.interface(node),
             )  # fmt: skip
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Work in a thread; a cancellation waits for it, or it would build what was just removed."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+    task.result()
 
 
 async def dismantle(claim: Claim) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from mapek_runtime.errors import EngineUnavailable
 
-__all__ = ["PROGRAMS", "enter_user_namespace", "missing_programs", "require"]
+__all__ = ["PROGRAMS", "enter_user_namespace", "in_user_namespace", "missing_programs", "require"]
 
 PROGRAMS = {"babeld": "babeld", "ip": "iproute2", "nft": "nftables", "ping": "iputils-ping"}
 """Program → the Debian package it comes in."""
@@ -40,6 +40,11 @@ def require() -> None:
         raise EngineUnavailable(error)
 
 
+def in_user_namespace() -> bool:
+    """Whether this process was executed anew by `enter_user_namespace`: its /run is private."""
+    return _INSIDE in os.environ
+
+
 def enter_user_namespace(arguments: Sequence[str] | None = None) -> None:
     """Return when the lab can run in this process; else run this program anew where it can.
 
@@ -49,7 +54,7 @@ def enter_user_namespace(arguments: Sequence[str] | None = None) -> None:
     error = _missing()
     if error is None:
         return
-    if missing_programs() or os.environ.get(_INSIDE):
+    if missing_programs() or in_user_namespace():
         raise EngineUnavailable(error)
     inside = ["unshare", "-Urnm", "sh", "-c", _PRIVATE_RUN, "sh"]
     tried = _try([*inside, "ip", "netns", "add", "mapek-probe"])
