@@ -1,6 +1,7 @@
 """How long is a real mesh broken: Babel alone, and with the loop beside it?
 
     python -m benchmarks.mesh [--rounds 5] [--faults silent,carrier,loss] [--json]
+    python -m benchmarks.mesh --engine udp [--seeds 1,2,3,4,5] [--duration 60] [--json]
 
 Every trial is a lab of its own: six namespaces, seven veth links, one babeld in each (see `mapek lab`).
 A fault hits a link and direction that the requests from n1 to n6 travel, or the answers; hops take
@@ -13,8 +14,12 @@ Two configurations of babeld, because the tuned one is the honest baseline:
 * hello 1: hello 1 s, update 4 s;
 * tuned: hello 0.2 s, update 1 s, `link-detect true`.
 
+Both with metric smoothing off (`smoothing-half-life 0`), alone as well as with the loop.
+
 Beside it stands what it costs: bytes a second on each link, both directions, frames included, from the
 counters of the interfaces, before the fault and without the ping. Exit 2 says what is missing here.
+
+`--engine udp` asks the same of the UDP mesh, which needs no rights: see `mesh_udp`.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from mapek_domains.mesh.lab import BabelSettings, enter_user_namespace, sweep
 from mapek_runtime.errors import EngineUnavailable
 
 from .mesh_trial import FAULTS, PING_INTERVAL, PROBE_INTERVAL, Trial, run_trial
+from .mesh_udp import measure_udp, print_udp
 
 __all__ = ["main"]
 
@@ -107,7 +113,15 @@ def main() -> None:
         "--configurations", default=",".join(CONFIGURATIONS), help=f"of {', '.join(CONFIGURATIONS)}"
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--engine", choices=("babel", "udp"), default="babel")
+    parser.add_argument("--seeds", default="1,2,3,4,5", help="of the UDP mesh")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds of each run of the UDP mesh")
     arguments = parser.parse_args()
+    if arguments.engine == "udp":
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+        found = asyncio.run(measure_udp(seeds, arguments.duration))
+        print(json.dumps({"machine": _machine(), "rows": found})) if arguments.json else print_udp(found)
+        return
     faults = tuple(arguments.faults.split(","))
     configurations = tuple(arguments.configurations.split(","))
     unknown = [*(set(faults) - set(FAULTS)), *(set(configurations) - set(CONFIGURATIONS))]

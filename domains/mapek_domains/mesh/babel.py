@@ -29,8 +29,8 @@ __all__ = ["BabelNode"]
 
 _ADVERT_INTERVAL = 0.25
 _ADVERT_HOPS = 8
-_REPEATS = (0.0, 0.03, 0.1)
-"""Seconds after a drain at which it is told again: half of them may be lost."""
+_REPEATS = (0.03, 0.1)
+"""Seconds after a drain or undrain at which it is told again: any of them may be lost."""
 
 
 class BabelNode:
@@ -73,6 +73,7 @@ class BabelNode:
         self._normals: dict[str, tuple[Normal, Normal]] = {}
         self._probed: ProbedLinks | None = None
         self._control: BabelControl | None = None
+        self._loop = asyncio.get_running_loop()
         self._settling = asyncio.Lock()
         self._wake_settler = asyncio.Event()
         self._advert_at = 0.0
@@ -132,17 +133,15 @@ class BabelNode:
         plan = self._link(link)
         self._drained_here.add(link)
         # Told before it is done: the other end flushes at the same time, not afterwards.
-        self._advertise(time.monotonic())
+        self._tell()
         done = await self._settle(link)
-        asyncio.get_running_loop().call_later(_REPEATS[1], self._repeat)
-        asyncio.get_running_loop().call_later(_REPEATS[2], self._repeat)
         return f"{done or f'{plan.interface} was flushed already'}; {plan.peer} asked to flush its end"
 
     async def undrain(self, link: str) -> str:
         """Give up this end's wish to drain; the link is used again when the other end agrees."""
         plan = self._link(link)
         self._drained_here.discard(link)
-        self._advertise(time.monotonic())
+        self._tell()
         done = await self._settle(link)
         if self._wants_drained(link, time.monotonic()):
             return f"{plan.interface} stays flushed: {plan.peer} still wants it drained"
@@ -243,8 +242,10 @@ class BabelNode:
         if link_id(self.node_id, advert.origin) in self._links:
             self._wake_settler.set()
 
-    def _repeat(self) -> None:
+    def _tell(self) -> None:
         self._advertise(time.monotonic())
+        for delay in _REPEATS:
+            self._loop.call_later(delay, lambda: self._advertise(time.monotonic()))
 
     # -- commanding babeld ----------------------------------------------------------------------
 

@@ -7,6 +7,9 @@ the dead one and all ways around it, so the other end learns of a drain within a
 
 Adverts are state, not commands: the next one repairs what a lost one did not say.
 
+Adverts are not signed, as Babel is not here: whoever can send on a link is believed, so a mesh over a
+network that is not trusted belongs inside a tunnel.
+
 Pure: times and values are passed in. What comes off a socket is hostile until `decode` gave it back.
 """
 

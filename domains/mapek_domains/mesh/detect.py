@@ -10,7 +10,10 @@ Two rules, each with a bound on its false alarms:
   link (0.2 s at the default interval), 10 where a tenth is lost all the time.
 
 Normal is learned, from times judged normal only: verdicts wait until the sum is back at zero, and
-those of an alarm are thrown away. The upper end of what the loss may be is used (mean and two
+those of an alarm are thrown away. Up to a twentieth is never held against a link, and the sum looks
+for a half: were it to look for less on a link that seemed clean, a mesh that begins to lose a tenth
+everywhere would drain itself. So 60 % is found in about a second, 40 % in about one and a half, and
+up to a fifth becomes the new normal. The upper end of what the loss may be is used (mean and two
 deviations), so a link that was watched for a second is not yet trusted to be clean.
 
 `LinkState` turns alarms into few actions: drain once, cool down (longer after each relapse), and
@@ -203,8 +206,9 @@ class LinkState:
         "phase",
     )
 
-    GOOD_PROBES = 80
-    """In a row, both directions together: two seconds at the default interval."""
+    GOOD_PROBES = 40
+    """In a row, in both directions: two seconds at the default interval."""
+    SOME_PROBES = 3
     CALM = 3.0
     """Or seconds without an alarm and with a low sum, for a link on which some loss is normal."""
 
@@ -241,5 +245,8 @@ class LinkState:
     def recovered(self, now: float, good: int) -> bool:
         """Whether a drained link has been good for long enough to be used again."""
         if self.phase is not Phase.DRAINED or now < self._cool_until or self._calm_since is None:
+            return False
+        if good < self.SOME_PROBES:
+            # No alarm is not enough: a direction of which nothing is known makes none.
             return False
         return good >= self.GOOD_PROBES or now - self._calm_since >= self.CALM

@@ -99,7 +99,7 @@ class LinkMeter:
             score_out=outgoing.score,
             baseline_loss=max(incoming.baseline, outgoing.baseline),
             probes=incoming.probes + outgoing.probes,
-            good=0 if missed_in or probe.missed_out else probe.good,
+            good=0 if missed_in or probe.missed_out else min(probe.good_in, probe.good_out),
             drained=drained,
             drained_here=drained_here,
             peer_alive=peer_alive,

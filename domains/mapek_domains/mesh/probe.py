@@ -85,7 +85,8 @@ class LinkProbe:
         "_settled",
         "_unheard_out",
         "duplicates",
-        "good",
+        "good_in",
+        "good_out",
         "restarts",
         "rtt",
         "verdicts_in",
@@ -117,7 +118,8 @@ class LinkProbe:
         self._out_settled = 0
         self._unheard_out = 0
         self.rtt: float | None = None
-        self.good = 0
+        self.good_in = 0
+        self.good_out = 0
         self.duplicates = 0
         self.restarts = 0
         self.verdicts_in: list[bool] = []
@@ -187,6 +189,8 @@ class LinkProbe:
         self._gap_forgiven = True
         self._forgive_until = now + 2 * self._interval
         self._unheard_out = 0
+        # Forgiven is not good: what was missed may have been lost all the same.
+        self.good_in = self.good_out = 0
 
     # -- inbound ------------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class LinkProbe:
         # Nothing that was sent before it started could have been heard by it.
         self._out_settled = self._out_newest = self._seq
         self._unheard_out = 0
-        self.good = 0
+        self.good_in = self.good_out = 0
 
     def _received(self, frame: Probe, now: float) -> bool:
         """Note an arrival; False for one that adds nothing (a duplicate, or too old)."""
@@ -243,7 +247,7 @@ class LinkProbe:
         # In order so far: certain at once.
         while self._settled < self._newest and (self._bitmap >> (self._newest - self._settled - 1)) & 1:
             self._settled += 1
-            self._verdict(True, self.verdicts_in)
+            self._judge_in(True)
 
     def _settle_to(self, seq: int) -> None:
         # A gap of thousands is one fact; the detector has forgotten such a time anyway.
@@ -252,7 +256,11 @@ class LinkProbe:
         while self._settled < seq:
             self._settled += 1
             age = self._newest - self._settled
-            self._verdict(age < _WINDOW and bool((self._bitmap >> age) & 1), self.verdicts_in)
+            self._judge_in(age < _WINDOW and bool((self._bitmap >> age) & 1))
+
+    def _judge_in(self, arrived: bool) -> None:
+        self.verdicts_in.append(arrived)
+        self.good_in = self.good_in + 1 if arrived else 0
 
     # -- outbound -----------------------------------------------------------------------------
 
@@ -289,8 +297,5 @@ class LinkProbe:
             if not heard and age < _REORDER and seq >= oldest and self._sent[seq - oldest][1] > overdue:
                 return
             self._out_settled = seq
-            self._verdict(heard, self.verdicts_out)
-
-    def _verdict(self, arrived: bool, where: list[bool]) -> None:
-        where.append(arrived)
-        self.good = self.good + 1 if arrived else 0
+            self.verdicts_out.append(heard)
+            self.good_out = self.good_out + 1 if heard else 0

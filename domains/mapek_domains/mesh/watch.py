@@ -20,7 +20,7 @@ __all__ = ["MeshWatcher"]
 
 _CALM_SCORE = THRESHOLD / 3
 _SUSPECT_RUN = 2
-_FRESH_LIFE = 10
+_FRESH_LIFE = 5
 _KEEP_EVERY = 10.0
 
 
@@ -100,28 +100,17 @@ class MeshWatcher:
 
     async def learn(self, cycle: Cycle) -> Iterable[Insight]:
         """Keep what is normal on each link, and tell when a threshold has moved by it."""
-        insights: list[Insight] = []
-        for reading in self.readings:
-            limit = run_limit(reading.baseline_loss)
-            before = self._limits.get(reading.link)
-            self._limits[reading.link] = limit
-            if before is not None and before != limit:
-                insights.append(
-                    Insight(
-                        name="mesh.run_limit",
-                        target=reading.link,
-                        value=limit,
-                        message=f"dead after {limit} probes missed in a row (was {before}); "
-                        f"up to {reading.baseline_loss:.2%} loss is normal here",
-                    )
-                )
-        if isinstance(self.engine, _Learns) and cycle.started - self._kept_at >= _KEEP_EVERY:
-            self._kept_at = cycle.started
+        if cycle.started - self._kept_at < _KEEP_EVERY:
+            return ()
+        self._kept_at = cycle.started
+        losses = {reading.link: reading.baseline_loss for reading in self.readings}
+        if isinstance(self.engine, _Learns):
             for link, normals in self.engine.normals().items():
+                losses[link] = max(normal.upper for normal in normals)
                 for direction, normal in zip(("in", "out"), normals, strict=True):
                     cycle.knowledge.remember(f"mesh.normal.{link}.{direction}.lost", round(normal.lost, 3))
                     cycle.knowledge.remember(f"mesh.normal.{link}.{direction}.total", round(normal.total, 1))
-        return insights
+        return tuple(self._moved(losses))
 
     def restarter(self, node_id: str) -> str:
         """Who restarts a dead node: the lowest of its neighbours that can be reached."""
@@ -131,6 +120,20 @@ class MeshWatcher:
         return min(peer for peer in peers if peer == mine or alive.get(peer, False))
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _moved(self, losses: dict[str, float]) -> Iterator[Insight]:
+        for link, loss in losses.items():
+            limit = run_limit(loss)
+            before = self._limits.get(link)
+            self._limits[link] = limit
+            if before is not None and before != limit:
+                yield Insight(
+                    name="mesh.run_limit",
+                    target=link,
+                    value=limit,
+                    message=f"dead after {limit} probes missed in a row (was {before}); "
+                    f"up to {loss:.2%} loss is normal here",
+                )
 
     def _observations(self, found: int) -> Iterator[Observation]:
         for r in self.readings:

@@ -102,7 +102,7 @@ def test_facts_are_found_by_their_prefix() -> None:
 def test_a_fact_that_cannot_be_written_is_refused_at_once() -> None:
     value: Any = {"a": 1}
 
-    with pytest.raises(TypeError, match="fact 'x' is {'a': 1}; it must be a bool, int, float or str"):
+    with pytest.raises(TypeError, match=r"fact 'x' is \{'a': 1\}; it must be a bool"):
         Knowledge().remember("x", value)
 
 

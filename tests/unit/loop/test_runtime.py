@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ async def test_a_thousand_cycles_are_a_thousand_traces_each_linked_to_the_one_be
     assert len(cycles) == len(traces) == 1000
     assert all(names == SIX for names in traces.values())
     assert cycles[0].links == ()
-    for before, after in zip(cycles, cycles[1:], strict=False):
+    for before, after in pairwise(cycles):
         assert [link.context for link in after.links] == [before.get_span_context()]
     assert [(span.attributes or {})["cycle"] for span in cycles] == list(range(1, 1001))
 
@@ -206,10 +207,13 @@ async def test_cancel_ends_the_running_cycle_at_once(recorder: Recorder, autojum
 
 
 async def test_a_block_left_by_an_error_cancels_the_loop_and_raises_it(autojump: AutojumpClock) -> None:
-    with pytest.raises(LookupError, match="mine"):
+    async def block() -> None:
         async with Runtime(Sensor(seconds=5), interval=60.0):
             await asyncio.sleep(1)
             raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        await block()
 
     assert autojump.elapsed == 1
 

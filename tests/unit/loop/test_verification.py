@@ -27,9 +27,7 @@ class Link:
     @property
     def lossy(self) -> bool:
         now = self.clock.elapsed
-        helped = (
-            self.drained is not None and self.delay is not None and now >= self.drained + self.delay
-        )
+        helped = self.drained is not None and self.delay is not None and now >= self.drained + self.delay
         return now >= self.broken and not helped
 
     async def monitor(self, cycle: Cycle) -> Sequence[Observation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mapek_domains.mesh.detect import Normal
 from mapek_domains.mesh.engine import LinkReading
 from mapek_domains.mesh.heal import MeshHealer
 from mapek_domains.mesh.watch import MeshWatcher
@@ -12,9 +13,23 @@ from mapek_runtime import Action, Cycle, Knowledge, Rejection
 from mapek_runtime.errors import EngineUnavailable
 
 GOOD = LinkReading(
-    link="", peer="", loss_in=0.0, loss_out=0.0, rtt=0.001, silence=0.02, missed_in=0, missed_out=0, score_in=0.0,
-    score_out=0.0, baseline_loss=0.002, probes=1000, good=500, drained=False, drained_here=False, peer_alive=True,
-)  # fmt: skip
+    link="",
+    peer="",
+    loss_in=0.0,
+    loss_out=0.0,
+    rtt=0.001,
+    silence=0.02,
+    missed_in=0,
+    missed_out=0,
+    score_in=0.0,
+    score_out=0.0,
+    baseline_loss=0.002,
+    probes=1000,
+    good=500,
+    drained=False,
+    drained_here=False,
+    peer_alive=True,
+)
 TRIANGLE = (("n1", "n2"), ("n1", "n3"), ("n2", "n3"))
 
 
@@ -256,8 +271,32 @@ async def test_a_moved_threshold_is_an_insight() -> None:
     loop = Loop(engine)
     await loop.turn()
     engine.set("n1~n2", baseline_loss=0.12)
+    loop.now += 10.0
     cycle = await loop.turn()
 
     assert [(insight.name, insight.target, insight.value) for insight in cycle.insights] == [
         ("mesh.run_limit", "n1~n2", 10)
     ]
+
+
+async def test_what_is_normal_outlives_the_process() -> None:
+    class Learning(Engine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.known = {"n1~n2": (Normal(0.5, 600.0), Normal(60.0, 600.0))}
+            self.restored: dict[str, tuple[Normal, Normal]] = {}
+
+        def normals(self) -> dict[str, tuple[Normal, Normal]]:
+            return self.known
+
+        def restore(self, link: str, normal: tuple[Normal, Normal]) -> None:
+            self.restored[link] = normal
+
+    before, after = Learning(), Learning()
+    first, second = Loop(before), Loop(after)
+    await first.turn()
+    second.knowledge = first.knowledge
+    await second.turn()
+
+    assert before.restored == {}
+    assert after.restored == before.known

@@ -136,3 +136,28 @@ def test_a_peer_that_slept_accuses_nobody() -> None:
 
     assert accused >= 8
     assert pair.a.missed_out == 0
+
+
+def test_a_link_that_was_only_forgiven_is_not_yet_good() -> None:
+    pair = Pair()
+    for _ in range(60):
+        pair.step()
+    before = pair.b.good_in
+    pair.now += 2.0
+    pair.b.overslept(pair.now)
+
+    assert before >= 50
+    assert pair.b.good_in == 0
+
+
+def test_a_restarted_peer_that_does_not_hear_us_is_not_good() -> None:
+    pair = Pair()
+    for _ in range(60):
+        pair.step(forth=False)
+    pair.b = LinkProbe(9, pair.now)
+    for _ in range(60):
+        pair.step(forth=False)
+    pair.settle()
+
+    assert pair.a.good_in >= 50
+    assert pair.a.good_out == 0

@@ -81,9 +81,7 @@ def test_one_says_what_there_was_instead(recorder: Recorder) -> None:
         pass
 
     assert recorder.one("recorder_tests.declared").attributes == {"node": "a"}
-    with pytest.raises(
-        AssertionError, match="0 spans are named 'missing', not one; recorded: rec"
-    ):
+    with pytest.raises(AssertionError, match="0 spans are named 'missing', not one; recorded: rec"):
         recorder.one("missing")
 
 

@@ -1,0 +1,63 @@
+"""The plan of the house, kept by tools: layers, sizes, light imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("grpc", "typer", "rich", "rustworkx", "mapek_domains", "aiohttp", "httpx", "numpy", "structlog")
+MOST_LINES = 400
+
+
+def run(program: str) -> str:
+    paths = json.dumps([str(ROOT), str(ROOT / "domains")])
+    program = f"import sys; sys.path[:0] = {paths}\n{program}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_layers_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    loaded = set(run("import mapek_runtime, sys; print(*sys.modules)").split())
+
+    assert {name for name in loaded if name.partition(".")[0] in HEAVY} == set()
+    assert {name for name in loaded if name.startswith("mapek_runtime.")} == set()
+
+
+def test_using_the_loop_loads_no_transport_and_no_domain() -> None:
+    loaded = run(
+        "from mapek_runtime import Runtime, SpanGroup, TracerProvider; import sys; print(*sys.modules)"
+    )
+
+    assert {name for name in loaded.split() if name.partition(".")[0] in HEAVY} == set()
+
+
+def test_the_tools_for_plugin_authors_work_without_pytest() -> None:
+    loaded = run("import mapek_runtime.testing, sys; print(*sys.modules)")
+
+    assert "pytest" not in loaded.split()
+
+
+@pytest.mark.parametrize("room", ["mapek_runtime", "domains", "tests", "benchmarks", "examples"])
+def test_no_file_is_longer_than_it_may_be(room: str) -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for path in (ROOT / room).rglob("*.py")
+    }
+
+    assert lengths
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
