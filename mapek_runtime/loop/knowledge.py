@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mapek_runtime.errors import KnowledgeError
+
 from .model import Value
 
 __all__ = ["Incident", "Knowledge", "KnowledgeStore", "Record"]
@@ -171,7 +173,12 @@ class Knowledge:
         if self._store is None or self._loaded:
             return
         readers: dict[str, Callable[..., None]] = {"fact": self._load_fact, "incident": self._load_incident}
-        for record in await self._store.load():
+        try:
+            records = await self._store.load()
+        except KnowledgeError:
+            await self._store.aclose()
+            raise
+        for record in records:
             readers[record.kind](*record.values)
         self._loaded = True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -40,6 +41,8 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
+        # Only threads wait for it: one whose caller was cancelled may still be writing.
+        self._lock = threading.Lock()
 
     async def load(self) -> Sequence[Record]:
         """Facts, and the newest incidents oldest first. Raises `KnowledgeError`."""
@@ -51,13 +54,15 @@ class SqliteStore:
 
     async def aclose(self) -> None:
         """Close the file."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await asyncio.to_thread(connection.close)
+        await self._in_thread(self._close)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        def alone() -> T:
+            with self._lock:
+                return work()
+
         try:
-            return await asyncio.to_thread(work)
+            return await asyncio.to_thread(alone)
         except (sqlite3.Error, OSError, ValueError) as error:
             raise KnowledgeError(
                 f"knowledge in {str(self.path)!r}: {error}; "
@@ -68,7 +73,7 @@ class SqliteStore:
         if self._connection is not None:
             return self._connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Calls come one after another from whichever thread is free.
+        # Calls come one after another, from whichever thread is free.
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             # Looked at first: a file of a newer program is left as it is.
@@ -87,6 +92,11 @@ class SqliteStore:
             raise
         self._connection = connection
         return connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _load(self) -> list[Record]:
         connection = self._open()

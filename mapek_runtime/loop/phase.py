@@ -18,7 +18,7 @@ from mapek_runtime.errors import PhaseFailed, PhaseTimeout, PluginContractError
 from .model import Cycle
 from .plugin import Part
 
-__all__ = ["Phase", "Ran", "gather"]
+__all__ = ["Failures", "Phase", "Ran", "gather", "run"]
 
 Failures = list[tuple[str, str, Exception]]
 

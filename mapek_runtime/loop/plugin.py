@@ -21,6 +21,7 @@ __all__ = [
     "Executes",
     "Learns",
     "Monitors",
+    "Part",
     "Plans",
     "Registry",
     "analyze",

@@ -63,6 +63,7 @@ class Run:
         self._started = 0.0
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._task: asyncio.Task[Any] | None = None
 
     async def run(self, make_output: Callable[[Run], Output]) -> Summary:
         """Run until a signal, or until `run.duration` is over; then finish, flush and sum up.
@@ -72,8 +73,9 @@ class Run:
         """
         settings = self.prepared.settings
         self._started = asyncio.get_running_loop().time()
+        self._task = asyncio.current_task()
         async with AsyncExitStack() as outer:
-            outer.enter_context(_Signals(self._on_signal))
+            outer.enter_context(_Signals(self.stop))
             if settings.knowledge.store != "memory":
                 self._folder = self.prepared.state
                 if self.prepared.demonstration and settings.knowledge.store == "auto":
@@ -119,8 +121,16 @@ class Run:
         return self.loops.statistics()
 
     def stop(self) -> None:
-        """End the run in an orderly way; a second call makes it hurry."""
-        (self._hurry if self._stop.is_set() else self._stop).set()
+        """End the run in an orderly way; a second call cancels what the first one still waits for."""
+        if not self._stop.is_set():
+            logger.info("stopping: the running cycles are finished first")
+            self._stop.set()
+        elif not self._hurry.is_set():
+            logger.info("stopping at once: the running cycles are cancelled")
+            self._hurry.set()
+        elif self._task is not None:
+            # The cycles are over, so it is the closing that lasts too long.
+            self._task.cancel()
 
     async def _run_domains(self, stack: AsyncExitStack) -> None:
         settings = self.prepared.settings
@@ -177,17 +187,12 @@ class Run:
             await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
         finally:
             hurry.cancel()
+            self._hurry.set()
             # Without effect when it is done; else the running cycles are cancelled and say so.
             stopping.cancel()
             await asyncio.wait((stopping,))
         if not stopping.cancelled():
             stopping.result()
-
-    def _on_signal(self) -> None:
-        logger.info(
-            "stopping: %s", "at once" if self._stop.is_set() else "the running cycles are finished first"
-        )
-        self.stop()
 
     def _plugins_of(self, node_id: str) -> Sequence[object]:
         plugins: list[object] = []
@@ -200,13 +205,14 @@ class Run:
         return Knowledge(None if self._folder is None else SqliteStore(knowledge_file(self._folder, node_id)))
 
     def _on_cycle(self, cycle: Cycle) -> None:
-        if not (cycle.outcomes or cycle.insights or cycle.failures or (cycle.dry_run and cycle.actions)):
+        about_actions = [insight for insight in cycle.insights if insight.link is not None]
+        if not (cycle.outcomes or about_actions or cycle.failures or (cycle.dry_run and cycle.actions)):
             return
         fields: dict[str, Any] = {
             "node": cycle.node_id,
             "cycle": cycle.number,
             "actions": [f"{a.name} {a.target}" for a in cycle.actions],
-            "learned": [f"{i.name} {i.target}".strip() for i in cycle.insights],
+            "learned": [f"{i.name} {i.target}".strip() for i in about_actions],
             "errors": [
                 f"{phase} {plugin}: {type(e).__name__}: {e}" for phase, plugin, e in cycle.failures
             ] + [f"{o.action.name} {o.action.target}: {o.error}" for o in cycle.outcomes if o.error],
@@ -239,30 +245,22 @@ async def _background(work: Any, name: str) -> AsyncIterator[None]:
 
 
 class _Signals:
-    """Calls `on_signal` for each SIGINT and SIGTERM inside the block; a third one cancels the block."""
+    """Calls `on_signal` for each SIGINT and SIGTERM inside the block."""
 
     def __init__(self, on_signal: Callable[[], None]) -> None:
         self._on_signal = on_signal
-        self._seen = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             before = signal.getsignal(number)
             # Not on every platform, and only in the main thread: elsewhere whoever embeds us stops us.
             with suppress(NotImplementedError, RuntimeError, ValueError):
-                self._loop.add_signal_handler(number, self._received)
+                self._loop.add_signal_handler(number, self._on_signal)
                 self._before[number] = before
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             self._loop.remove_signal_handler(number)
             signal.signal(number, before)
-
-    def _received(self) -> None:
-        self._seen += 1
-        self._on_signal()
-        if self._seen > 2 and self._task is not None:
-            self._task.cancel()

@@ -203,7 +203,7 @@ def _run(prepared: Prepared) -> int:
     try:
         asyncio.run(Run(prepared).run(_output))
     except asyncio.CancelledError:
-        typer.echo("mapek: ended at once, on the third signal", err=True)
+        typer.echo("mapek: cancelled while closing; not everything was flushed", err=True)
         return FAILED
     except Exception as error:
         refusal = _refusal(error)

@@ -13,6 +13,8 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 ROOT = Path(__file__).parents[2]
 HEAVY = ("grpc", "typer", "rich", "rustworkx", "mapek_domains", "aiohttp", "httpx", "numpy", "structlog")
 MOST_LINES = 400
+EXCUSED: dict[str, str] = {}
+"""Files that may be longer, with the reason."""
 
 
 def run(program: str) -> str:
@@ -60,4 +62,4 @@ def test_no_file_is_longer_than_it_may_be(room: str) -> None:
     }
 
     assert lengths
-    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
+    assert {path: n for path, n in lengths.items() if n > MOST_LINES and path not in EXCUSED} == {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from mapek_runtime.config import GuardSettings, LoopSettings
 from mapek_runtime.loop.guard import GuardRails
 from mapek_runtime.testing import AutojumpClock, Recorder, run_cycle
 
-LOOSE = {"cooldown": 0.0, "fleet_share": 1.0, "actions_per_minute": 1000}
+LOOSE: dict[str, Any] = {"cooldown": 0.0, "fleet_share": 1.0, "actions_per_minute": 1000}
 
 
 def cycle(*targets: str) -> Cycle:
@@ -36,7 +38,7 @@ def undrain(target: str) -> Action:
 class Rails:
     """Guard rails with what a runtime would give them."""
 
-    def __init__(self, **settings: float) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.rails = GuardRails(GuardSettings(**{**LOOSE, **settings}))
         self.seen = cycle("a", "b", "c", "d")
 
@@ -235,8 +237,6 @@ async def test_a_guard_that_fails_lets_nothing_through() -> None:
 async def test_an_action_that_hangs_is_tried_no_more_often_than_the_rails_allow(
     autojump: AutojumpClock,
 ) -> None:
-    import asyncio
-
     class Hangs(Acts):
         async def execute(self, cycle: Cycle, action: Action) -> Outcome:
             self.done.append(action.name)

@@ -201,7 +201,7 @@ async def test_a_value_that_cannot_be_read_is_a_knowledge_error(tmp_path: Path) 
     store = SqliteStore(path)
     with pytest.raises(KnowledgeError, match=r"node-1\.db"):
         await Knowledge(store).load()
-    await store.aclose()
+    assert store._connection is None
 
 
 async def test_what_a_broken_disk_refuses_is_kept_and_written_later() -> None:
@@ -253,6 +253,26 @@ async def test_an_incident_that_is_written_twice_is_kept_once(tmp_path: Path) ->
 
     assert again.incidents() == (REPAIRED,)
     await again.aclose()
+
+
+async def test_a_save_whose_caller_was_cancelled_does_not_disturb_the_next(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "node-1.db")
+    for number in range(20):
+        knowledge = Knowledge(store)
+        knowledge.remember(f"fact {number}", number)
+        knowledge.close(REPAIRED)
+        task = asyncio.create_task(knowledge.save())
+        await asyncio.sleep(0)
+        task.cancel()
+        await knowledge.save()
+        await asyncio.wait((task,))
+
+    again = Knowledge(store)
+    await again.load()
+    await again.aclose()
+
+    assert len(again.facts()) == 20
+    assert again.incidents() == (REPAIRED,)
 
 
 async def test_a_write_that_fails_keeps_nothing_of_it(tmp_path: Path) -> None:

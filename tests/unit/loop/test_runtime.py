@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 
 from mapek_runtime import Action, Cycle, Finding, Observation, Outcome, Runtime
-from mapek_runtime.config import LoopSettings
-from mapek_runtime.errors import ConfigError, PluginConflict
 from mapek_runtime.testing import AutojumpClock, Recorder, tree
 
 SIX = {"cycle", "monitor", "analyze", "plan", "execute", "knowledge"}
@@ -218,6 +216,19 @@ async def test_a_block_left_by_an_error_cancels_the_loop_and_raises_it(autojump:
     assert autojump.elapsed == 1
 
 
+async def test_thousands_of_cycles_leave_nothing_in_memory(autojump: AutojumpClock) -> None:
+    async def objects_after(runtime: Runtime, cycles: int) -> int:
+        await runtime.wait(cycles=cycles)
+        gc.collect()
+        return len(gc.get_objects())
+
+    async with Runtime(Sensor(), Fails(times=100_000), interval=1.0, overlap="queue") as runtime:
+        before = await objects_after(runtime, 500)
+        after = await objects_after(runtime, 2000)
+
+    assert after - before < 200
+
+
 @pytest.mark.parametrize("how", ["stop", "cancel", "error", "cancelled"])
 async def test_no_task_is_left_behind(how: str, autojump: AutojumpClock) -> None:
     before = asyncio.all_tasks()
@@ -362,36 +373,3 @@ async def test_a_halted_loop_watches_and_does_not_act(
     ]
     assert halted.outcomes == ()
     assert len(acting.outcomes) == 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"interval": 0}, "interval"),
-        ({"interval": -1.0}, "interval"),
-        ({"interval": float("inf")}, "finite"),
-        ({"interval": float("nan")}, "interval"),
-        ({"interval": "often"}, "interval"),
-        ({"interval": object()}, "interval"),
-        ({"overlap": "both"}, "overlap"),
-        ({"intervall": 1.0}, "no setting intervall=1.0; it has .*interval"),
-        ({"monitor_retries": -1}, "monitor_retries"),
-        ({"guard": {"cooldwn": 1}}, "cooldwn"),
-        ({"settings": LoopSettings(interval=-1.0)}, "interval"),
-        ({"settings": {"interval": 1.0}}, "LoopSettings"),
-    ],
-)
-def test_a_wrong_setting_is_a_config_error(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        Runtime(Sensor(), **settings)
-
-
-def test_keywords_win_over_settings() -> None:
-    runtime = Runtime(Sensor(), settings=LoopSettings(interval=5, jitter=1), interval=2)
-
-    assert (runtime.settings.interval, runtime.settings.jitter) == (2.0, 1.0)
-
-
-def test_two_plugins_of_one_name_are_refused() -> None:
-    with pytest.raises(PluginConflict, match="two plugins are named 'Sensor'"):
-        Runtime(Sensor(), Sensor())

@@ -128,6 +128,18 @@ async def test_a_second_clock_on_one_loop_is_refused(autojump: AutojumpClock) ->
         pass
 
 
+def test_a_loop_that_cannot_be_steered_is_refused() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def steer() -> None:
+        with AutojumpClock():
+            pass
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with pytest.raises(RuntimeError, match="autojump cannot steer Loop"):
+            runner.run(steer())
+
+
 async def test_spans_follow_the_clock(autojump: AutojumpClock, recorder: Recorder) -> None:
     with recorder.provider.get_tracer("tests").start_as_current_span("long"):
         await asyncio.sleep(3600)
