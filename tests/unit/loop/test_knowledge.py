@@ -264,8 +264,8 @@ async def test_a_save_whose_caller_was_cancelled_does_not_disturb_the_next(tmp_p
         task = asyncio.create_task(knowledge.save())
         await asyncio.sleep(0)
         task.cancel()
-        await knowledge.save()
         await asyncio.wait((task,))
+        await knowledge.save()
 
     again = Knowledge(store)
     await again.load()

@@ -135,9 +135,11 @@ def test_a_loop_that_cannot_be_steered_is_refused() -> None:
         with AutojumpClock():
             pass
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        with pytest.raises(RuntimeError, match="autojump cannot steer Loop"):
-            runner.run(steer())
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        pytest.raises(RuntimeError, match="autojump cannot steer Loop"),
+    ):
+        runner.run(steer())
 
 
 async def test_spans_follow_the_clock(autojump: AutojumpClock, recorder: Recorder) -> None:
