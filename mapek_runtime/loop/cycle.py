@@ -152,7 +152,7 @@ class CycleRunner:
                 return None
             if not cycle.findings:
                 return "no findings"
-        return None if self._registry.parts(phase) else f"no plugin has a {phase} method"
+        return None if self._registry.parts(phase) else f"no plugin has the method {phase!r}"
 
     def _skip(self, phase: str, cycle: Cycle, reason: str) -> None:
         with _SPANS[phase](self.node_id) as span:

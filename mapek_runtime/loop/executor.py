@@ -80,15 +80,14 @@ class Executor:
             # It may have had its effect: the rails count it, or a hanging action would have no limit.
             cut_off = "cut off: the limit of Execute ran out, or the cycle was cancelled"
             outcome = Outcome(action=action, success=False, error=cut_off)
-            self._note(outcomes, outcome, part, loop.time() - began, span)
+            self._note(outcomes, replace(outcome, duration=loop.time() - began), part, span)
             raise
-        self._note(outcomes, outcome, part, loop.time() - began, span)
+        # The rails go by what was planned, whatever the plugin put into its outcome.
+        self._note(outcomes, replace(outcome, action=action, duration=loop.time() - began), part, span)
 
-    def _note(
-        self, outcomes: list[Outcome], outcome: Outcome, part: Part, duration: float, span: Any
-    ) -> None:
+    def _note(self, outcomes: list[Outcome], outcome: Outcome, part: Part, span: Any) -> None:
         action, now = outcome.action, asyncio.get_running_loop().time()
-        outcomes.append(replace(outcome, duration=duration))
+        outcomes.append(outcome)
         self._rails.acted(action, now, success=outcome.success)
         if not outcome.success:
             self._rails.failed(action.target, now)

@@ -24,6 +24,7 @@ from mapek_runtime.loop import (
     FaultInjector,
     FaultReport,
     Knowledge,
+    RuntimeStatistics,
     Topology,
 )
 from mapek_runtime.loop.knowledge_sqlite import SqliteStore
@@ -168,7 +169,10 @@ class Run:
             async with AsyncExitStack() as chaos:
                 if settings.run.chaos:
                     await chaos.enter_async_context(
-                        _background(run_chaos(injectors, settings.run.seed, settings.run.duration), "chaos")
+                        _background(
+                            run_chaos(injectors, settings.run.seed, settings.run.duration, self._emit),
+                            "chaos",
+                        )
                     )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(settings.run.duration):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mapek_runtime.errors import MapekError
 from mapek_runtime.loop import Fault, FaultInjector
@@ -19,9 +20,15 @@ WINDOW = 600.0
 _LAST_CLEAR = 2.0
 
 
-async def run_chaos(injectors: Sequence[FaultInjector], seed: int, duration: float | None) -> None:
+Emit = Callable[[str, Mapping[str, Any]], None]
+
+
+async def run_chaos(
+    injectors: Sequence[FaultInjector], seed: int, duration: float | None, emit: Emit
+) -> None:
     """Make faults until the schedule is over or this is cancelled.
 
+    Tells `fault.injected` and `fault.cleared`; that a fault was healed is the domain's to tell.
     Faults that are in force when it is cancelled are cleared, within two seconds.
     """
     loop = asyncio.get_running_loop()
@@ -32,7 +39,7 @@ async def run_chaos(injectors: Sequence[FaultInjector], seed: int, duration: flo
             for injector in injectors:
                 for fault in injector.schedule(seed + window, duration or WINDOW):
                     group.create_task(
-                        _one(injector, fault, start + window * WINDOW),
+                        _one(injector, fault, start + window * WINDOW, emit),
                         name=f"fault {fault.number}",
                         context=contextvars.Context(),
                     )
@@ -42,19 +49,22 @@ async def run_chaos(injectors: Sequence[FaultInjector], seed: int, duration: flo
         await _until(start + window * WINDOW)
 
 
-async def _one(injector: FaultInjector, fault: Fault, start: float) -> None:
+async def _one(injector: FaultInjector, fault: Fault, start: float, emit: Emit) -> None:
+    told = {"number": fault.number, "kind": fault.kind, "target": fault.target}
     await _until(start + fault.at)
     try:
         await injector.inject(fault)
     except MapekError:
         logger.exception("fault %d (%s on %s) could not be made", fault.number, fault.kind, fault.target)
         return
+    emit("fault.injected", {**told, "seconds": fault.duration})
     try:
         await _until(start + fault.at + fault.duration)
     finally:
         try:
             async with asyncio.timeout(_LAST_CLEAR):
                 await injector.clear(fault)
+            emit("fault.cleared", told)
         except (MapekError, TimeoutError):
             logger.exception(
                 "fault %d (%s on %s) could not be cleared", fault.number, fault.kind, fault.target

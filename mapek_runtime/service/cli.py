@@ -275,7 +275,7 @@ def _tell_warnings(configuration: Configuration) -> None:
     for warning in configuration.warnings:
         logger.warning(warning)
     for name in configuration.unused:
-        logger.warning(f"[{name}] is not used: {name!r} does not run")
+        logger.warning("a section is not used: what it belongs to does not run", section=name)
 
 
 def _refusal(error: BaseException) -> MapekError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -30,6 +31,9 @@ def instrumented(provider: TracerProvider) -> Iterator[None]:
         for make in _INSTRUMENTORS:
             instrumentor = make()
             if not instrumentor.is_instrumented_by_opentelemetry:
-                instrumentor.instrument(tracer_provider=provider)
+                with warnings.catch_warnings():
+                    # aiohttp advises against subclassing Application, which is how it is instrumented.
+                    warnings.filterwarnings("ignore", "Inheritance class", DeprecationWarning)
+                    instrumentor.instrument(tracer_provider=provider)
                 stack.callback(instrumentor.uninstrument)
         yield

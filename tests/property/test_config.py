@@ -21,6 +21,14 @@ _toml: st.SearchStrategy[Any] = st.recursive(
 _paths = st.sampled_from([leaf.path for leaf in leaves(Settings)])
 
 
+def refusal(sources: Sources) -> str | None:
+    try:
+        decode(sources)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 @given(
     file=st.none() | _numbers,
     variable=st.none() | _numbers,
@@ -47,19 +55,18 @@ def test_the_strongest_layer_that_has_a_value_gives_it(
     tree=st.dictionaries(st.sampled_from(["loop", "run", "domains", "x", ""]) | st.text(max_size=5), _toml)
 )
 def test_any_file_gives_settings_or_a_config_error(tree: dict[str, Any]) -> None:
-    try:
-        decode(Sources(file=Path("x.toml"), tree=tree))
-    except ConfigError as error:
-        assert str(error).startswith("x.toml")
+    message = refusal(Sources(file=Path("x.toml"), tree=tree))
+
+    assert message is None or message.startswith("x.toml")
 
 
 @given(path=_paths, text=st.text(alphabet=st.characters(exclude_characters="\0"), max_size=20))
 def test_any_variable_gives_settings_or_a_config_error_that_names_it(path: str, text: str) -> None:
     name = variable_of(path)
-    try:
-        decode(read_sources(environ={name: text}))
-    except ConfigError as error:
-        assert str(error).startswith(name)
+
+    message = refusal(read_sources(environ={name: text}))
+
+    assert message is None or message.startswith(name)
 
 
 @given(

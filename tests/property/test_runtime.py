@@ -16,9 +16,12 @@ SIX = ["cycle", "monitor", "analyze", "plan", "execute", "knowledge"]
 WAYS = ["fine", "fine", "fine", "slow", "hang", "raise", "swallow", "wrong"]
 
 ways = st.lists(st.sampled_from(WAYS), min_size=1, max_size=7)
+# Round numbers, so that things happen at the same moment, and turns of the loop in between.
 steps = st.lists(
     st.tuples(
-        st.floats(0.0, 3.0, allow_nan=False), st.sampled_from(["trigger", "pause", "resume", "nothing"])
+        st.sampled_from([0.0, 0.3, 0.7, 1.0, 1.5, 3.0]),
+        st.integers(0, 5),
+        st.sampled_from(["trigger", "trigger", "pause", "resume", "nothing"]),
     ),
     max_size=12,
 )
@@ -77,16 +80,21 @@ class Unruly:
     end=st.sampled_from(["stop", "cancel", "leave"]),
 )
 async def test_every_cycle_is_a_whole_trace_and_nothing_is_left(
-    ways: list[str], steps: list[tuple[float, str]], overlap: Literal["skip", "queue", "cancel"], end: str
+    ways: list[str],
+    steps: list[tuple[float, int, str]],
+    overlap: Literal["skip", "queue", "cancel"],
+    end: str,
 ) -> None:
     before = asyncio.all_tasks()
     limits: Any = {f"{phase}_limit": 1.5 for phase in SIX[1:]}
     with AutojumpClock(), Recorder() as recorder:
         async with Runtime(Unruly(ways), interval=1.0, overlap=overlap, **limits) as runtime:
-            for seconds, what in steps:
+            for number, (seconds, turns, what) in enumerate(steps):
                 await asyncio.sleep(seconds)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
                 if what == "trigger":
-                    runtime.trigger(f"asked after {seconds}")
+                    runtime.trigger(f"request {number}")
                 elif what != "nothing":
                     getattr(runtime, what)()
             if end != "leave":

@@ -49,9 +49,11 @@ class HttpProbe:
             return self._seen
         self._asked = cycle.started
         # A client for each round: nothing stays open when the loop ends or a cycle is cancelled.
-        async with httpx.AsyncClient(timeout=self._settings.timeout, follow_redirects=True) as client:
-            async with asyncio.TaskGroup() as group:
-                asking = [group.create_task(self._ask(client, url)) for url in self._settings.urls]
+        async with (
+            httpx.AsyncClient(timeout=self._settings.timeout, follow_redirects=True) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            asking = [group.create_task(self._ask(client, url)) for url in self._settings.urls]
         self._seen = tuple(observation for task in asking for observation in task.result())
         return self._seen
 
@@ -102,7 +104,9 @@ class HttpProbe:
         if status >= 500:
             error = f"answered {status}"
         self._failed[url] = self._failed.get(url, 0) + 1 if error else 0
-        attributes = {"status": status, "error": error} if error else {"status": status}
+        attributes: dict[str, int | str] = {"status": status}
+        if error:
+            attributes["error"] = error
         seen = [Observation(name=_ANSWERED, value=0.0 if error else 1.0, target=url, attributes=attributes)]
         if status:
             seen.append(Observation(name=_LATENCY, value=latency, unit="s", target=url))

@@ -143,7 +143,7 @@ async def test_a_decision_explains_itself(recorder: Recorder) -> None:
     [
         pytest.param(
             [Sensor()],
-            ["no plugin has a analyze method", "no findings", "no actions"],
+            ["no plugin has the method 'analyze'", "no findings", "no actions"],
             id="nobody analyzes",
         ),
         pytest.param([Broken()], ["monitor failed"] * 3, id="monitor failed"),

@@ -119,3 +119,13 @@ async def test_an_executor_that_returns_no_outcome_is_a_failing_plugin(value: ob
     assert [(phase, plugin) for phase, plugin, _ in cycle.failures] == [("execute", "Wrong")]
     assert "it must return an Outcome" in cycle.outcomes[0].error
     assert not cycle.success
+
+
+async def test_an_outcome_is_that_of_the_action_that_was_planned() -> None:
+    class Renames(Room):
+        async def execute(self, cycle: Cycle, action: Action) -> Outcome:
+            return Outcome(action=Action(name="something else", target="the neighbour"), success=True)
+
+    cycle = await run_cycle(Renames())
+
+    assert [outcome.action for outcome in cycle.outcomes] == [COOL]

@@ -124,6 +124,19 @@ async def test_an_undo_that_fails_is_asked_for_again(autojump: AutojumpClock) ->
     assert [name for _, name in link.done] == ["drain", "undrain failed", "undrain"]
 
 
+async def test_a_plugin_may_undo_in_its_own_way(autojump: AutojumpClock) -> None:
+    class Undoes(Link):
+        async def undo(self, cycle: Cycle, action: Action) -> Outcome:
+            self.done.append((self.clock.elapsed, f"undo by {action.name}"))
+            return Outcome(action=action, success=True)
+
+    link = Undoes(autojump, delay=None)
+
+    await watch(link, seconds=6.5)
+
+    assert link.done == [(0, "drain"), (6, "undo by undrain")]
+
+
 async def test_an_undo_that_a_rail_refuses_is_asked_for_again(autojump: AutojumpClock) -> None:
     link = Link(autojump, delay=None)
     guard = GuardSettings(cooldown=1.0, actions_per_minute=1)
