@@ -60,9 +60,8 @@ def main() -> None:
         print(json.dumps({"question": QUESTION, "rows": rows}))
         return
     print(QUESTION)
-    print(
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    print(f"{machine}, Python {platform.python_version()}")
     print("seed          faults  healed  repair ms, median / p95    lost of sent       wrong actions")
     for row in rows:
         for name in ("loop", "alone"):

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mapek_domains.mesh.babel_control import BabelControl
-from mapek_domains.mesh.babel_loops import BabelLoops
-from mapek_domains.mesh.babel_protocol import BabelState
+from mapek_domains.mesh.babel.control import BabelControl
+from mapek_domains.mesh.babel.loops import BabelLoops
+from mapek_domains.mesh.babel.protocol import BabelState
 from mapek_domains.mesh.engine import link_id
 from mapek_domains.mesh.lab import BabelSettings, Lab
 from mapek_domains.mesh.lab.namespace import command

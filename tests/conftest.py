@@ -7,10 +7,6 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-from mapek_runtime.testing.pytest_plugin import autojump, pytest_assertrepr_compare, recorder
-
-__all__ = ["anyio_backend", "autojump", "blocking_is_an_error", "pytest_assertrepr_compare", "recorder"]
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "blocking: the test may block the loop")

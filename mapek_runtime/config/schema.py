@@ -20,12 +20,17 @@ __all__ = ["Leaf", "describe_type", "is_struct", "leaves", "variable_of"]
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One setting: its dotted path, its type, its default and what its docstring says."""
+    """One setting: its dotted path, its type, its default and the struct that declares it."""
 
     path: str
     type: Any
     default: Any
-    doc: str
+    owner: type[msgspec.Struct]
+
+    @property
+    def doc(self) -> str:
+        """What its docstring says; read from the source file, so not on a running loop."""
+        return _docstrings(self.owner).get(self.path.rpartition(".")[2], "")
 
     @property
     def variable(self) -> str:
@@ -53,7 +58,6 @@ def is_struct(kind: Any) -> bool:
 
 def leaves(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Leaf]:
     """The settings of a struct and of the structs in it, in their order."""
-    docs = _docstrings(struct)
     hints = typing.get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
         path = f"{prefix}.{field.name}" if prefix else field.name
@@ -64,7 +68,7 @@ def leaves(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Leaf]:
         default: Any = field.default
         if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
-        yield Leaf(path, kind, default, docs.get(field.name, ""))
+        yield Leaf(path, kind, default, struct)
 
 
 @functools.cache

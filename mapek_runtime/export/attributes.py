@@ -17,7 +17,7 @@ from typing import Any
 
 from .notice import Notices
 
-__all__ = ["AttributeEncoder", "OddKey", "delimited", "field", "varint"]
+__all__ = ["AttributeEncoder", "OddKey", "delimited", "encode_value", "field", "varint"]
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import math
 import os
 from urllib.parse import unquote
 
-__all__ = ["read_headers", "read_number", "read_text"]
+__all__ = ["is_header", "read_headers", "read_number", "read_text"]
 
 logger = logging.getLogger(__name__)
 

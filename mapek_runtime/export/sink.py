@@ -28,7 +28,17 @@ from .drain import DrainLoop
 from .notice import Notices
 from .outbox import Batch
 
-__all__ = ["SUPPRESS", "ByteExporter", "Exporter", "Sink", "SpanSink", "make_sink", "require_asyncio"]
+__all__ = [
+    "AsyncSpanExporter",
+    "ByteExporter",
+    "Exporter",
+    "SUPPRESS",
+    "Sink",
+    "SpanSink",
+    "WorkerSink",
+    "make_sink",
+    "require_asyncio",
+]
 
 logger = logging.getLogger(__name__)
 

@@ -232,7 +232,9 @@ class CycleRunner:
         insights: list[Insight] = []
         for repair in worked:
             self._knowledge.close(repair.incident(now, success=True))
-            self._rails.repaired(repair.target)
+            if not repair.action.restorative:
+                # To give back what was taken proves nothing of the trouble before it.
+                self._rails.repaired(repair.target)
             insights.append(explain.verified(repair, now))
         for repair in failed:
             self._knowledge.close(repair.incident(now, success=False))

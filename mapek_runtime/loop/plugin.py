@@ -59,7 +59,9 @@ class Executes(Protocol):
     Optional beside `execute`: `handles`, the names of the actions this plugin takes (all that no
     other plugin names, when absent); `async def verify(cycle, action) -> bool | None` (True: the
     metric has recovered, False: it is worse, None: not yet), which replaces the rule that an
-    action is verified once its finding is gone; `async def undo(cycle, action) -> Outcome`.
+    action is verified once its finding is gone; `async def undo(cycle, action) -> Outcome`, which
+    is given the inverse of an action that did not help, and takes the place of `execute` for it.
+    An action is never verified in the cycle that carried it out.
     """
 
     async def execute(self, cycle: Cycle, action: Action) -> Outcome:

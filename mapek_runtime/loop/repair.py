@@ -120,20 +120,23 @@ class Repairs:
         worked: list[Repair] = []
         failed: list[Repair] = []
         still: list[Repair] = []
-        asked = [repair for repair in self._open if repair.verify is not None]
+        # What was measured before an action cannot show that it worked.
+        fresh = [repair for repair in self._open if repair.executed >= cycle.started]
+        due = [repair for repair in self._open if repair.executed < cycle.started]
+        asked = [repair for repair in due if repair.verify is not None]
         verdicts: list[bool | None] = []
         if asked:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_ask(repair, cycle, limit, failures)) for repair in asked]
             verdicts = [task.result() for task in tasks]
         said = dict(zip(map(id, asked), verdicts, strict=True))
-        for repair in self._open:
+        for repair in due:
             over = now - repair.executed >= repair.action.verify_within
             verdict = said[id(repair)] if repair.verify is not None else _by_finding(repair, cycle, over=over)
             if verdict is None and over and (repair.verify is not None or not _blind(cycle)):
                 verdict = False
             (still if verdict is None else worked if verdict else failed).append(repair)
-        self._open = still
+        self._open = [*still, *fresh]
         return worked, failed
 
 

@@ -87,7 +87,10 @@ def find_plugin(name: str) -> PluginSource:
                 'analyze, plan, execute("action") or learn'
             )
         called = str(getattr(found, "name", "") or type(found).__name__)
-        Registry([found])
+        try:
+            Registry([found])
+        except PluginContractError as error:
+            raise PluginContractError(f"{name}: {error}") from None
         return PluginSource(name=called, settings=None, make=lambda _section: found)
     made: type = found
     called = getattr(made, "name", "")

@@ -10,7 +10,7 @@ from typing import Any
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.loop import FaultReport, RuntimeStatistics
 
-__all__ = ["Summary", "percentile"]
+__all__ = ["Summary", "law", "percentile"]
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -5,6 +5,7 @@ Sampler, limits, resource attributes and `OTEL_SDK_DISABLED` are read by the SDK
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -64,7 +65,8 @@ async def tracing(
     `export.shutdown` seconds. `instrument` switches on the instrumentation of aiohttp and httpx,
     `attributes` are added to the resource. Raises `ConfigError`.
     """
-    sources = read_sources(
+    sources = await asyncio.to_thread(
+        read_sources,
         file=Path(config) if config is not None else None,
         environ=os.environ,
         flags={"service_name": (service_name, "service_name")},
@@ -87,10 +89,16 @@ async def open_tracing(
 ) -> AsyncIterator[Tracing]:
     """The same from a configuration that was read already; the console exporter writes to `console`."""
     settings = configuration.settings
-    resource = Resource.create({SERVICE_NAME: settings.service_name, **(attributes or {})})
+    # In a thread: the SDK asks its resource detectors in threads and waits for them.
+    resource = await asyncio.to_thread(
+        Resource.create, {SERVICE_NAME: settings.service_name, **(attributes or {})}
+    )
     # Closed below, on the loop; the exit handler would come too late for it.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    exporter = None if provider._disabled else _make_exporter(settings.export, console or sys.stdout)
+    exporter = None
+    if not provider._disabled:
+        # In a thread, because an exporter reads certificates and the version of this package.
+        exporter = await asyncio.to_thread(_make_exporter, settings.export, console or sys.stdout)
     processor = None
     if exporter is not None:
         processor = _make_processor(exporter, settings.export)

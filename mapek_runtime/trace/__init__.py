@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from .active import active_provider, use_provider
 from .decorator import traced
+from .dropped import DroppedSpan
 from .scope import SpanScope
-from .span import DroppedSpan, Span
+from .span import Span
 from .spec import Key, NodeId, SpanFactory, SpanGroup
 from .tracer import Tracer, TracerProvider
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.trace import Event, SpanLimits
+from opentelemetry.util.types import Attributes
 
-__all__ = ["PLAIN_TYPES", "is_plain", "recorded"]
+__all__ = ["PLAIN_TYPES", "CutEvent", "bounded", "is_plain", "recorded"]
 
 PLAIN_TYPES = frozenset((str, int, float, bool))
 """Types that need no cleaning and cannot change after they were recorded."""
@@ -46,5 +48,23 @@ def recorded(
         kept = dict(attributes)
         if "" not in kept and all(type(key) is str for key in kept):
             return kept, 0
-    bounded = BoundedAttributes(maximum, attributes, immutable=True, max_value_len=length)
-    return dict(bounded.copy()), bounded.dropped
+    cleaned = BoundedAttributes(maximum, attributes, immutable=True, max_value_len=length)
+    return dict(cleaned.copy()), cleaned.dropped
+
+
+class CutEvent(Event):
+    """An event that lost attributes to the limits."""
+
+    def __init__(self, name: str, attributes: Attributes, timestamp: int, dropped: int) -> None:
+        super().__init__(name, attributes, timestamp)
+        self._dropped_attributes = dropped
+
+    @property
+    def dropped_attributes(self) -> int:
+        """How many were lost."""
+        return self._dropped_attributes
+
+
+def bounded(attributes: Attributes, maximum: int | None, limits: SpanLimits) -> BoundedAttributes:
+    """Attributes of a link: the SDK's own, because a `Link` reads its dropped count from them."""
+    return BoundedAttributes(maximum, attributes, immutable=True, max_value_len=limits.max_attribute_length)

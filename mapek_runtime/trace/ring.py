@@ -16,7 +16,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
-__all__ = ["Ring"]
+__all__ = ["Ring", "Tally"]
 
 
 class Ring:

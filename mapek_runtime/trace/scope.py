@@ -21,8 +21,9 @@ from opentelemetry.trace import Tracer as ApiTracer
 
 from mapek_runtime.errors import SpanReused
 
+from .dropped import DroppedSpan
 from .foreign import NO_SPAN, ForeignSpan
-from .span import DroppedSpan, Span
+from .span import Span
 
 if TYPE_CHECKING:
     from .spec import SpanSpec

@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
-    NonRecordingSpan,
     SpanContext,
     Status,
     StatusCode,
@@ -30,13 +28,13 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from .context import SPAN_KEY
-from .limits import PLAIN_TYPES, recorded
+from .limits import PLAIN_TYPES, CutEvent, bounded, recorded
 
 if TYPE_CHECKING:
     from .spec import SpanSpec
     from .tracer import Tracer
 
-__all__ = ["RANDOM", "SAMPLED", "UNSET", "DroppedSpan", "Span"]
+__all__ = ["RANDOM", "SAMPLED", "UNSET", "Span"]
 
 logger = logging.getLogger(__name__)
 
@@ -226,16 +224,16 @@ class Span(sdk.Span):
         ):
             self._attributes[key] = value
         else:
-            self._set_bounded({key: value})
+            self._setbounded({key: value})
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
         if self._end_time is not None:
             logger.warning("Setting attribute on ended span.")
             return
-        self._set_bounded(attributes)
+        self._setbounded(attributes)
 
-    def _set_bounded(self, attributes: Mapping[str, Any]) -> None:
+    def _setbounded(self, attributes: Mapping[str, Any]) -> None:
         limits = self._tracer.limits
         cleaned, dropped = recorded(attributes, limits.max_span_attributes, limits.max_span_attribute_length)
         mine = self._attributes
@@ -261,9 +259,7 @@ class Span(sdk.Span):
         limits = self._tracer.limits
         cleaned, dropped = recorded(attributes, limits.max_event_attributes, limits.max_attribute_length)
         moment = timestamp if timestamp is not None else self._tracer.now()
-        event = (
-            sdk.Event(name, cleaned, moment) if not dropped else _BoundedEvent(name, cleaned, moment, dropped)
-        )
+        event = sdk.Event(name, cleaned, moment) if not dropped else CutEvent(name, cleaned, moment, dropped)
         self._add_event(event)
 
     def _add_event(self, event: Any) -> None:
@@ -287,7 +283,7 @@ class Span(sdk.Span):
         if not (context.is_valid or attributes or context.trace_state):
             return
         limits = self._tracer.limits
-        self._add_link(Link(context, _bounded(attributes, limits.max_link_attributes, limits)))
+        self._add_link(Link(context, bounded(attributes, limits.max_link_attributes, limits)))
 
     def _add_link(self, link: Link) -> None:
         if self._end_time is not None:
@@ -300,7 +296,7 @@ class Span(sdk.Span):
         kept = [*self._links]
         for link in links:
             if link.context.is_valid or link.attributes or link.context.trace_state:
-                link._attributes = _bounded(link.attributes, limits.max_link_attributes, limits)
+                link._attributes = bounded(link.attributes, limits.max_link_attributes, limits)
                 kept.append(link)
         if limits.max_links is not None and len(kept) > limits.max_links:
             self._count_dropped(links=len(kept) - limits.max_links)
@@ -391,58 +387,3 @@ class Span(sdk.Span):
         if exc_val is not None:
             self.failed(exc_val, record=self._record_exception, status=self._set_status_on_exception)
         self.end()
-
-
-class _BoundedEvent(sdk.Event):
-    """An event that lost attributes to the limits."""
-
-    def __init__(self, name: str, attributes: Attributes, timestamp: int, dropped: int) -> None:
-        super().__init__(name, attributes, timestamp)
-        self._dropped_attributes = dropped
-
-    @property
-    def dropped_attributes(self) -> int:
-        return self._dropped_attributes
-
-
-def _bounded(attributes: Attributes, maximum: int | None, limits: sdk.SpanLimits) -> Any:
-    # Links carry the SDK's own bounded attributes, which is where it reads the dropped count.
-    return BoundedAttributes(maximum, attributes, immutable=True, max_value_len=limits.max_attribute_length)
-
-
-class DroppedSpan(NonRecordingSpan):
-    """A span that nobody samples: it has an identity, and records nothing."""
-
-    __slots__ = ("_base", "_flags", "_span_id", "_trace_id", "_trace_state")
-
-    _outer: Any = None
-
-    def __init__(self, trace_id: int, span_id: int, flags: int, trace_state: TraceState | None) -> None:
-        self._trace_id = trace_id
-        self._span_id = span_id
-        self._flags = flags
-        self._trace_state = trace_state
-        self._base: Context | None = None
-
-    @property
-    def _context(self) -> SpanContext:  # type: ignore[override]
-        return SpanContext(self._trace_id, self._span_id, False, TraceFlags(self._flags), self._trace_state)
-
-    def get_span_context(self) -> SpanContext:
-        """Ids, flags and trace state."""
-        return self._context
-
-    def as_context(self) -> Context:
-        """The context in which this span is current."""
-        context = dict(self._base or ())
-        context[SPAN_KEY] = self
-        return Context(context)
-
-    def set(self, **values: Any) -> None:
-        """Record nothing."""
-
-    def failed(self, error: BaseException, *, record: bool = True, status: bool = True) -> None:
-        """Record nothing."""
-
-    def __repr__(self) -> str:
-        return f"DroppedSpan({self._context!r})"

@@ -26,11 +26,12 @@ from opentelemetry.trace import Link, NoOpTracer, SpanContext, SpanKind
 from opentelemetry.util.types import Attributes
 
 from .context import SPAN_KEY, install
+from .dropped import DroppedSpan
 from .ids import LeanIdGenerator, draw_bits
 from .limits import is_plain, recorded
 from .sampling import shortcut
 from .scope import SpanScope
-from .span import RANDOM, SAMPLED, DroppedSpan, Span
+from .span import RANDOM, SAMPLED, Span
 from .spec import SpanSpec
 
 __all__ = ["Pipeline", "Tracer", "TracerProvider"]

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mapek_domains.mesh.babel_control import BabelControl, BabelRefused
-from mapek_domains.mesh.babel_loops import BabelLoops
-from mapek_domains.mesh.babel_mesh import BabelMesh
+from mapek_domains.mesh.babel.control import BabelControl, BabelRefused
+from mapek_domains.mesh.babel.loops import BabelLoops
+from mapek_domains.mesh.babel.mesh import BabelMesh
 from mapek_domains.mesh.engine import link_id
 from mapek_domains.mesh.lab import BabelSettings, Lab, registry, require, sweep
 from mapek_domains.mesh.lab.commands import app

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mapek_domains.mesh.babel_control import BabelControl, BabelRefused, ControlConnection
+from mapek_domains.mesh.babel.control import BabelControl, BabelRefused, ControlConnection
 from mapek_runtime.errors import EngineUnavailable
 
 GREETING = b"BABEL 1.0\nversion babeld-1.12.1\nhost h\nmy-id 98:a8:08:ac:11:fe:82:bc\nok\n"

@@ -7,23 +7,18 @@ import gzip
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import aiohttp
 import pytest
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
-    ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import BatchSpanProcessor as StockProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
@@ -31,104 +26,8 @@ from mapek_runtime.errors import ConfigError, TransportError, TransportRejected
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.export.otlp_http import MAX_RESPONSE_BYTES, OTLPSpanExporter
-from mapek_runtime.export.retry import Backoff
 from mapek_runtime.trace.tracer import TracerProvider
-
-RESOURCE = Resource({"service.name": "test"})
-QUICK = Backoff(initial=0.01, maximum=0.02)
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-
-
-def answer(status: int, *headers: str, body: bytes = b"", kind: str = "application/x-protobuf") -> bytes:
-    lines = [f"HTTP/1.1 {status} Word", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-@dataclass
-class Collector:
-    """Answers from its script, then with 200; None is a hang-up, "" an answer that never comes."""
-
-    script: list[bytes | None] = field(default_factory=list)
-    url: str = ""
-    heads: list[str] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    connections: int = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                length = next(
-                    int(line[15:])
-                    for line in head.split("\r\n")
-                    if line.lower().startswith("content-length:")
-                )
-                self.bodies.append(await reader.readexactly(length))
-                self.heads.append(head)
-                self.times.append(time.monotonic())
-                reply = self.script.pop(0) if self.script else OK
-                if reply is None:
-                    return
-                if reply:
-                    writer.write(reply)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all spans received."""
-        requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
-        return [
-            span.name
-            for request in requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-
-@asynccontextmanager
-async def collector(*script: bytes | None) -> AsyncIterator[Collector]:
-    told = Collector(list(script))
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        await told.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    told.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
-    try:
-        yield told
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def exporter(url: str, **options: Any) -> AsyncIterator[OTLPSpanExporter]:
-    options.setdefault("backoff", QUICK)
-    made = OTLPSpanExporter(url, **options)
-    try:
-        yield made
-    finally:
-        await made.aclose()
-
-
-def end_spans(processor: Any, count: int, cls: type[sdk.TracerProvider] = TracerProvider) -> None:
-    provider = cls(ALWAYS_ON, RESOURCE, shutdown_on_exit=False)
-    provider.add_span_processor(processor)
-    tracer = provider.get_tracer("test")
-    for number in range(count):
-        tracer.start_span(f"span-{number}").end()
+from tests.integration.collector import RESOURCE, Collector, answer, collector, end_spans, exporter
 
 
 @pytest.mark.parametrize(

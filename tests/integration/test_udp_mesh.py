@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from mapek_domains.mesh.demo import DemoSession
 from mapek_domains.mesh.plugin import domain
-from mapek_domains.mesh.session import MeshSession
 from mapek_domains.mesh.settings import MeshSettings
+from mapek_domains.mesh.udp.demo import DemoSession
+from mapek_domains.mesh.udp.session import MeshSession
 from mapek_runtime import Cycle, Runtime
 from mapek_runtime.errors import ConfigError, EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, Fault

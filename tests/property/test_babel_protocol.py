@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapek_domains.mesh.babel_advert import (
+from mapek_domains.mesh.babel.advert import (
     LIFETIME,
     MAX_DATAGRAM,
     Advert,
@@ -14,7 +14,7 @@ from mapek_domains.mesh.babel_advert import (
     decode,
     encode,
 )
-from mapek_domains.mesh.babel_protocol import BabelState, Change, parse_change
+from mapek_domains.mesh.babel.protocol import BabelState, Change, parse_change
 from mapek_domains.mesh.probe import Probe
 
 words = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=12)

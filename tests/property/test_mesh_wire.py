@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapek_domains.mesh.probe import Probe
-from mapek_domains.mesh.wire import (
+from mapek_domains.mesh.udp.wire import (
     MAX_DATAGRAM,
     MAX_PAYLOAD,
     Data,

@@ -15,9 +15,9 @@ from mapek_runtime import Action, Cycle, Finding, Outcome, Rejection
 from mapek_runtime.errors import EngineUnavailable
 
 from .engine import LinkReading
-from .linkstate import DEAD_AFTER
 from .meter import alarming
 from .routes import cut_off
+from .udp.linkstate import DEAD_AFTER
 from .watch import MeshWatcher
 
 __all__ = ["MeshHealer"]

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from mapek_runtime.loop.domain import DomainContext
 
-from .demo import DemoSession
-from .session import MeshSession, RealSession
 from .settings import MeshSettings
+from .udp.demo import DemoSession
+from .udp.session import MeshSession, RealSession
 
 __all__ = ["MeshDomain", "domain"]
 

@@ -8,8 +8,8 @@ import msgspec
 
 from mapek_runtime.errors import ConfigError
 
-from .emulator import ring_with_chords
-from .port import Address, parse_address
+from .udp.emulator import ring_with_chords
+from .udp.port import Address, parse_address
 
 __all__ = ["MeshSettings", "peer_addresses", "topology_of"]
 

@@ -179,7 +179,7 @@ async def test_a_verify_that_fails_is_isolated_and_the_time_still_runs_out(
     learned = await watch(link, seconds=6.5)
 
     assert [(number, insight.name) for number, insight in learned] == [(6, "repair.failed")]
-    assert "LookupError: no probe" in str(recorder.named("mape_k.knowledge")[0].status.description)
+    assert "LookupError: no probe" in str(recorder.named("mape_k.knowledge")[1].status.description)
     assert (recorder.named("mape_k.knowledge")[0].attributes or {})["plugins_failed"] == 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mapek_domains.mesh.detect import THRESHOLD, Detector, LinkState, Normal, Phase, run_limit
-from mapek_domains.mesh.simulate import simulate
+from tests.unit.mesh.simulate import simulate
 
 
 def clean(_at: float) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mapek_domains.mesh.emulator import ring_with_chords
-from mapek_domains.mesh.linkstate import DEAD_AFTER, LinkStateNode, Send
-from mapek_domains.mesh.wire import Hello, Lsa, LsaAck, LsaLink
+from mapek_domains.mesh.udp.emulator import ring_with_chords
+from mapek_domains.mesh.udp.linkstate import DEAD_AFTER, LinkStateNode, Send
+from mapek_domains.mesh.udp.wire import Hello, Lsa, LsaAck, LsaLink
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 STEP = 0.05

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mapek_domains.mesh.babel_advert import LIFETIME, Advert, Adverts
+from mapek_domains.mesh.babel.advert import LIFETIME, Advert, Adverts
 
 
 def advert(

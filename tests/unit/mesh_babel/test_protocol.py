@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mapek_domains.mesh.babel_protocol import INFINITY, BabelState, parse_change
+from mapek_domains.mesh.babel.protocol import INFINITY, BabelState, parse_change
 
 DUMP = """\
 add interface to-n2 up true ipv6 fe80::14eb:beff:fe05:dd0 ipv4 10.1.0.1

@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import pytest
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
-    Decision,
-    ParentBased,
-    Sampler,
-    SamplingResult,
-    TraceIdRatioBased,
-)
-from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
-from opentelemetry.util.types import Attributes
+from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from mapek_runtime import TracerProvider
-from mapek_runtime.trace import DroppedSpan, Span
-
-
-class Traced:
-    """A provider of ours with the SDK's own processor and exporter behind it."""
-
-    def __init__(self, **options: object) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider(shutdown_on_exit=False, **options)  # type: ignore[arg-type]
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.tracer = self.provider.get_tracer("tests", "1")
-
-    @property
-    def spans(self) -> tuple[sdk.ReadableSpan, ...]:
-        return self.exporter.get_finished_spans()
-
-    def one(self) -> sdk.ReadableSpan:
-        (span,) = self.spans
-        return span
+from mapek_runtime.trace import Span
+from tests.unit.trace.traced import Traced
 
 
 @pytest.fixture
@@ -199,35 +169,6 @@ def test_bad_attributes_are_treated_as_the_sdk_does(bad: dict[object, object], t
     assert ours.dropped_attributes == theirs.dropped_attributes
 
 
-def test_limits_drop_the_oldest_and_count() -> None:
-    traced = Traced(span_limits=sdk.SpanLimits(max_span_attributes=2, max_events=2, max_links=1))
-    first, second = (Link(SpanContext(1, n, is_remote=False)) for n in (1, 2))
-
-    with traced.tracer.start_as_current_span(
-        "x", attributes={"a": 1, "b": 2, "c": 3}, links=[first, second]
-    ) as span:
-        span.set_attribute("d", 4)
-        for name in ("one", "two", "three"):
-            span.add_event(name)
-
-    done = traced.one()
-    assert set(done.attributes or {}) == {"c", "d"}
-    assert done.dropped_attributes == 2
-    assert [event.name for event in done.events] == ["two", "three"]
-    assert done.dropped_events == 1
-    assert len(done.links) == 1
-    assert done.dropped_links == 1
-
-
-def test_a_long_value_is_cut() -> None:
-    traced = Traced(span_limits=sdk.SpanLimits(max_span_attribute_length=3))
-
-    with traced.tracer.start_as_current_span("x", attributes={"a": "12345"}) as span:
-        span.set_attribute("b", "67890")
-
-    assert dict(traced.one().attributes or {}) == {"a": "123", "b": "678"}
-
-
 def test_an_exception_is_recorded_once_and_raised_unchanged(traced: Traced) -> None:
     error = ValueError("no")
 
@@ -256,89 +197,6 @@ def test_nothing_changes_an_ended_span(traced: Traced, caplog: pytest.LogCapture
     assert (done.name, done.end_time, dict(done.attributes or {}), done.events) == ("x", 5, {}, ())
     assert done.status.status_code is StatusCode.UNSET
     assert len(caplog.records) == 5
-
-
-def test_an_unsampled_span_has_an_identity_and_its_children_follow() -> None:
-    traced = Traced(sampler=ParentBased(ALWAYS_OFF))
-
-    with (
-        traced.tracer.start_as_current_span("outer") as outer,
-        traced.tracer.start_as_current_span("inner") as inner,
-    ):
-        assert trace.get_current_span() is inner
-
-    assert isinstance(inner, DroppedSpan)
-    assert not inner.is_recording()
-    assert inner.get_span_context().trace_id == outer.get_span_context().trace_id
-    assert inner.get_span_context().span_id != outer.get_span_context().span_id
-    assert not inner.get_span_context().trace_flags.sampled
-    assert traced.spans == ()
-
-
-class _ByName(Sampler):
-    """Keeps what is called keep, and adds an attribute."""
-
-    def should_sample(
-        self,
-        parent_context: context.Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
-    ) -> SamplingResult:
-        decision = Decision.RECORD_AND_SAMPLE if name == "keep" else Decision.DROP
-        return SamplingResult(decision, {**(attributes or {}), "sampler": "by name"})
-
-    def get_description(self) -> str:
-        return "by name"
-
-
-def test_a_sampler_of_ones_own_decides_and_adds_attributes() -> None:
-    traced = Traced(sampler=_ByName())
-
-    for name in ("keep", "drop"):
-        traced.tracer.start_span(name, attributes={"a": 1}).end()
-
-    assert dict(traced.one().attributes or {}) == {"a": 1, "sampler": "by name"}
-
-
-def test_a_ratio_samples_like_the_sdk() -> None:
-    ids = iter(range(1, 10_000))
-
-    class Ids(RandomIdGenerator):
-        def generate_trace_id(self) -> int:
-            return next(ids) << 60
-
-        def generate_span_id(self) -> int:
-            return 1
-
-        def is_trace_id_random(self) -> bool:
-            return False
-
-    sampler = TraceIdRatioBased(0.3)
-    traced = Traced(sampler=ParentBased(sampler), id_generator=Ids())
-
-    for _ in range(50):
-        traced.tracer.start_span("x").end()
-
-    expected = [
-        n << 60
-        for n in range(1, 51)
-        if sampler.should_sample(None, n << 60, "x").decision is Decision.RECORD_AND_SAMPLE
-    ]
-    assert [span.context.trace_id for span in traced.spans if span.context] == expected
-
-
-def test_a_remote_decision_is_followed(traced: Traced) -> None:
-    unsampled = propagate.extract({"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"})
-
-    with traced.tracer.start_as_current_span("server", context=unsampled) as span:
-        pass
-
-    assert not span.get_span_context().trace_flags.sampled
-    assert traced.spans == ()
 
 
 def test_the_sdks_processors_see_start_and_end() -> None:

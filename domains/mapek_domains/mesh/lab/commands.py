@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mapek_domains.mesh.babel_control import BabelControl
+from mapek_domains.mesh.babel.control import BabelControl
 from mapek_runtime.errors import ConfigError, EngineUnavailable
 
 from .daemon import BabelSettings, Daemon
@@ -22,7 +22,7 @@ from .registry import Claim
 from .rights import enter_user_namespace, in_user_namespace
 from .topology import SIX_NODES
 
-__all__ = ["app"]
+__all__ = ["NeighbourStatus", "NodeStatus", "RouteStatus", "app"]
 
 app = typer.Typer(help="A Babel mesh in network namespaces of this machine.", no_args_is_help=True)
 

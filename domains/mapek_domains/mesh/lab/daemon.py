@@ -15,7 +15,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapek_domains.mesh.babel_control import ControlConnection
+from mapek_domains.mesh.babel.control import ControlConnection
 from mapek_runtime.errors import ConfigError, EngineUnavailable
 
 __all__ = ["BabelSettings", "Daemon"]

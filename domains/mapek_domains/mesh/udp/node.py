@@ -16,18 +16,18 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from mapek_domains.mesh import spans
+from mapek_domains.mesh.detect import Normal
+from mapek_domains.mesh.engine import LinkReading, link_id
+from mapek_domains.mesh.meter import LinkMeter
+from mapek_domains.mesh.probe import DEFAULT_INTERVAL, Probe
+from mapek_domains.mesh.routes import RouteTable
 from mapek_runtime.errors import EngineUnavailable
 
-from . import spans
-from .detect import Normal
 from .emulator import Emulator
-from .engine import LinkReading, link_id
 from .linkstate import LinkStateNode
 from .messages import MessagePlane
-from .meter import LinkMeter
 from .port import Address, UdpPort
-from .probe import DEFAULT_INTERVAL, Probe
-from .routes import RouteTable
 from .wire import Data, Frame, FrameError, Hello, Lsa, LsaAck, decode, encode
 
 __all__ = ["OVERSLEPT", "UdpNode"]

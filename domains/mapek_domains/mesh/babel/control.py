@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mapek_runtime.errors import EngineUnavailable
 
-from .babel_protocol import BabelState
+from .protocol import BabelState
 
 __all__ = ["BabelControl", "BabelRefused", "ControlConnection"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mapek_runtime.loop.domain import Fault
 
-from .udp import UdpNode
+from .node import UdpNode
 from .wire import Data
 
 __all__ = ["CANARY", "STREAK", "Referee"]

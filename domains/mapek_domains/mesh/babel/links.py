@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .babel_advert import Advert, encode
-from .babel_sockets import LinkSockets
-from .detect import Normal
-from .engine import LinkReading, link_id
-from .meter import LinkMeter, alarming
-from .probe import Probe
+from mapek_domains.mesh.detect import Normal
+from mapek_domains.mesh.engine import LinkReading, link_id
+from mapek_domains.mesh.meter import LinkMeter, alarming
+from mapek_domains.mesh.probe import Probe
+
+from .advert import Advert, encode
+from .sockets import LinkSockets
 
 __all__ = ["BabelLink", "ProbedLinks"]
 

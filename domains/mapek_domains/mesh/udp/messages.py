@@ -18,7 +18,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry.context.context import Context
 
-from . import spans
+from mapek_domains.mesh import spans
+
 from .wire import MAX_PAYLOAD, MAX_TTL, Data
 
 __all__ = ["MessagePlane", "Subscription"]

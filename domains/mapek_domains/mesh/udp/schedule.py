@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from mapek_domains.mesh.engine import link_id
+from mapek_domains.mesh.routes import reachable
 from mapek_runtime.loop.domain import Fault
-
-from .engine import link_id
-from .routes import reachable
 
 __all__ = ["KINDS", "fault_schedule"]
 

@@ -21,8 +21,8 @@ from typing import Annotated
 
 import msgspec
 
-from .engine import link_id
-from .probe import Probe
+from mapek_domains.mesh.engine import link_id
+from mapek_domains.mesh.probe import Probe
 
 __all__ = ["LIFETIME", "MAX_DATAGRAM", "Advert", "Adverts", "Malformed", "decode", "encode"]
 

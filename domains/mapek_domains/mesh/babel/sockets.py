@@ -7,8 +7,9 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from .babel_advert import MAX_DATAGRAM, Advert, Malformed, decode
-from .probe import Probe
+from mapek_domains.mesh.probe import Probe
+
+from .advert import MAX_DATAGRAM, Advert, Malformed, decode
 
 __all__ = ["PORT", "LinkSockets"]
 

@@ -17,13 +17,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from mapek_domains.mesh.detect import Normal
+from mapek_domains.mesh.engine import LinkReading, link_id
 from mapek_runtime.errors import EngineUnavailable
 
-from .babel_advert import Advert, Adverts, encode
-from .babel_control import BabelControl
-from .babel_links import BabelLink, ProbedLinks
-from .detect import Normal
-from .engine import LinkReading, link_id
+from .advert import Advert, Adverts, encode
+from .control import BabelControl
+from .links import BabelLink, ProbedLinks
 
 __all__ = ["BabelNode"]
 

@@ -12,9 +12,8 @@ from typing import Annotated
 
 import msgspec
 
+from mapek_domains.mesh.probe import Probe
 from mapek_runtime.errors import MapekError
-
-from .probe import Probe
 
 __all__ = [
     "MAX_DATAGRAM",

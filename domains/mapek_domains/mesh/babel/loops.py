@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+from mapek_domains.mesh.heal import MeshHealer
+from mapek_domains.mesh.lab import Lab
+from mapek_domains.mesh.watch import MeshWatcher
 from mapek_runtime import Cycle, Runtime
 
-from .babel_mesh import BabelMesh
-from .heal import MeshHealer
-from .lab import Lab
-from .watch import MeshWatcher
+from .mesh import BabelMesh
 
 __all__ = ["BabelLoops"]
 

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
+from mapek_domains.mesh.lab import Lab
+from mapek_domains.mesh.lab.namespace import link_socket
 from mapek_runtime.errors import EngineUnavailable
 
-from .babel import BabelNode
-from .babel_links import BabelLink
-from .babel_sockets import PORT
-from .lab import Lab
-from .lab.namespace import link_socket
+from .links import BabelLink
+from .node import BabelNode
+from .sockets import PORT
 
 __all__ = ["BabelMesh"]
 

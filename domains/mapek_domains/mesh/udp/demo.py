@@ -10,18 +10,18 @@ import random
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 
+from mapek_domains.mesh.engine import link_id
+from mapek_domains.mesh.settings import MeshSettings, topology_of
 from mapek_runtime.errors import EngineUnavailable, MapekError
 from mapek_runtime.loop.domain import DomainContext, Fault, FaultReport
 
 from .emulator import Emulator
-from .engine import link_id
+from .node import UdpNode
 from .port import Address
 from .referee import CANARY, Referee
 from .schedule import KINDS, fault_schedule
 from .session import MeshSession
-from .settings import MeshSettings, topology_of
 from .traffic import TOPIC, Traffic
-from .udp import UdpNode
 
 __all__ = ["DemoSession"]
 

@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 
+from mapek_domains.mesh.heal import MeshHealer
+from mapek_domains.mesh.settings import MeshSettings, peer_addresses
+from mapek_domains.mesh.watch import MeshWatcher
 from mapek_runtime.errors import ConfigError, EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, LinkView
 
-from .heal import MeshHealer
 from .messages import Subscription
+from .node import UdpNode
 from .port import parse_address, resolved
-from .settings import MeshSettings, peer_addresses
-from .udp import UdpNode
-from .watch import MeshWatcher
 
 __all__ = ["MeshSession", "RealSession"]
 

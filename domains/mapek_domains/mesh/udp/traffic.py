@@ -12,7 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from .udp import UdpNode
+from .node import UdpNode
 from .wire import Data
 
 __all__ = ["TOPIC", "Traffic"]

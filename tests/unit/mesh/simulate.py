@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .engine import LinkReading
-from .meter import LinkMeter, alarming
-from .probe import DEFAULT_INTERVAL, Probe
+from mapek_domains.mesh.engine import LinkReading
+from mapek_domains.mesh.meter import LinkMeter, alarming
+from mapek_domains.mesh.probe import DEFAULT_INTERVAL, Probe
 
 __all__ = ["Moment", "simulate"]
 
