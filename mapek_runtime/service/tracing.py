@@ -25,8 +25,6 @@ from mapek_runtime.export.console import ConsoleSpanExporter
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.trace import TracerProvider, use_provider
 
-from .instrument import instrumented
-
 __all__ = ["Tracing", "open_tracing", "tracing"]
 
 logger = logging.getLogger(__name__)
@@ -108,6 +106,9 @@ async def open_tracing(
         if isinstance(trace_api.get_tracer_provider(), trace_api.ProxyTracerProvider):
             trace_api.set_tracer_provider(provider)
         if instrument:
+            # Heavy, and a program that does not ask for it need not have the libraries.
+            from .instrument import instrumented
+
             stack.enter_context(instrumented(provider))
         try:
             yield Tracing(provider, processor, exporter)

@@ -180,7 +180,7 @@ async def test_a_verify_that_fails_is_isolated_and_the_time_still_runs_out(
 
     assert [(number, insight.name) for number, insight in learned] == [(6, "repair.failed")]
     assert "LookupError: no probe" in str(recorder.named("mape_k.knowledge")[1].status.description)
-    assert (recorder.named("mape_k.knowledge")[0].attributes or {})["plugins_failed"] == 1
+    assert (recorder.named("mape_k.knowledge")[1].attributes or {})["plugins_failed"] == 1
 
 
 async def test_a_verify_that_hangs_is_not_asked_for_ever(autojump: AutojumpClock) -> None:

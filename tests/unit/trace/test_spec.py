@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
 from mapek_runtime import Key, NodeId, SpanGroup, TracerProvider
 from mapek_runtime.errors import SpanSpecError
@@ -141,7 +141,7 @@ async def test_a_declared_span_decorates_coroutines_afresh_each_call(under: Prov
 
 
 def test_without_a_provider_the_block_runs_and_yields_something_to_set() -> None:
-    with use_provider(None), local_training("node-1", 1) as span:  # type: ignore[arg-type]
+    with use_provider(NoOpTracerProvider()), local_training("node-1", 1) as span:
         span.set(epochs=3)
         span.set_attribute("a", 1)
         assert not span.is_recording()
