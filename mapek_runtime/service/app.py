@@ -43,6 +43,9 @@ __all__ = ["Run"]
 logger = logging.getLogger(__name__)
 events = structlog.stdlib.get_logger("mapek.events")
 
+_RESERVED = frozenset({"event", "level", "exc_info", "stack_info", "extra", "timestamp", "logger"})
+"""Keys of a log line that a field of an event must not take."""
+
 
 class Run:
     """A run of the service. `run()` it once, in the main task of its loop."""
@@ -234,7 +237,7 @@ class Run:
             self._output.event(name, fields)
         # Standard output tells it to people already, unless it is for machines.
         level = logging.INFO if self.prepared.settings.run.json else logging.DEBUG
-        events.log(level, name, **{f"{k}_" if k == "event" else k: v for k, v in fields.items()})
+        events.log(level, name, **{f"{k}_" if k in _RESERVED else k: v for k, v in fields.items()})
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ wrong is one line on standard error.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mapek_runtime.config import Configuration, Leaf, decode, leaves, read_sources
+from mapek_runtime.config import Configuration, Leaf, Sources, Value, decode, leaves, read_sources
 from mapek_runtime.errors import ConfigError, EngineUnavailable, MapekError, PluginError
 
 from .app import Run
@@ -98,7 +99,7 @@ def run(
 ) -> None:
     """Run the loops: five mesh nodes on loopback, or the node that --config describes."""
     flags = {
-        **_common(domains, plugin, state),
+        **_common(domains, state),
         "node.count": (nodes, "--nodes"),
         "run.chaos": (chaos or None, "--chaos"),
         "run.seed": (seed, "--seed"),
@@ -108,7 +109,7 @@ def run(
         "run.json": (as_json or None, "--json"),
     }
     with _refusing():
-        prepared = prepare(read_sources(file=config, environ=os.environ, flags=flags), os.environ)
+        prepared = prepare(_sources(config, flags, plugin), os.environ)
     with logging_to_stderr(prepared.settings.log):
         _tell_warnings(prepared.configuration)
         if listen is not None and not no_web:
@@ -135,7 +136,7 @@ def check(
             typer.echo(reference(PACKAGE), nl=False)
         return
     with _refusing():
-        sources = read_sources(file=config, environ=os.environ, flags=_common(domains, plugin, state))
+        sources = _sources(config, _common(domains, state), plugin)
         prepared, wrong = problems(sources, os.environ)
     for warning in sources.warnings:
         typer.echo(f"mapek: {warning}", err=True)
@@ -238,13 +239,20 @@ def _title(prepared: Prepared) -> str:
     return ", ".join(words)
 
 
-def _common(domains: str | None, plugin: list[str] | None, state: str | None) -> dict[str, tuple[Any, str]]:
+def _common(domains: str | None, state: str | None) -> dict[str, tuple[Any, str]]:
     names = None if domains is None else [name.strip() for name in domains.split(",") if name.strip()]
-    return {
-        "domains": (names, "--domains"),
-        "plugins": (plugin or None, "--plugin"),
-        "state": (state, "--state"),
-    }
+    return {"domains": (names, "--domains"), "state": (state, "--state")}
+
+
+def _sources(config: Path | None, flags: dict[str, tuple[Any, str]], plugin: list[str] | None) -> Sources:
+    sources = read_sources(file=config, environ=os.environ, flags=flags)
+    if not plugin:
+        return sources
+    # The one flag that adds to what is set elsewhere instead of taking its place.
+    before = decode(sources, strict=False)
+    origin = "--plugin" if before.is_default("plugins") else f"{before.origin('plugins')}, --plugin"
+    plugins = Value([*before.settings.plugins, *plugin], origin)
+    return dataclasses.replace(sources, flags={**sources.flags, "plugins": plugins})
 
 
 def _folder(config: Path | None, state: str | None) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
@@ -39,6 +40,8 @@ class _Lines:
         self._waiting: deque[str] = deque()
         self._wake = asyncio.Event()
         self._broken = False
+        # Between writing threads only: a cancelled `run` may leave one behind that still writes.
+        self._writing = threading.Lock()
         self.dropped = 0
 
     def put(self, line: str) -> None:
@@ -65,14 +68,15 @@ class _Lines:
             self._broken = True
 
     def _write(self) -> None:
-        try:
-            while self._waiting:
-                self._out.write(self._waiting.popleft() + "\n")
-            self._out.flush()
-        except (OSError, ValueError):
-            # The reader went away (`mapek run | head`). The loops heal a mesh, with or without one.
-            self._broken = True
-            self._waiting.clear()
+        with self._writing:
+            try:
+                while self._waiting:
+                    self._out.write(self._waiting.popleft() + "\n")
+                self._out.flush()
+            except (OSError, ValueError):
+                # The reader went away (`mapek run | head`). The loops heal a mesh, with or without one.
+                self._broken = True
+                self._waiting.clear()
 
 
 class JsonLines:
@@ -84,7 +88,8 @@ class JsonLines:
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Write one object with `event`, the seconds since the start, and the fields."""
-        self._lines.put(json.dumps({"event": name, "at": round(self._elapsed(), 3), **fields}, default=str))
+        line = {"event": name, "at": round(self._elapsed(), 3)}
+        self._lines.put(json.dumps({**line, **fields, **line}, default=str))
 
     async def run(self) -> None:
         """Write until cancelled."""

@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any
 
@@ -258,6 +260,41 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
     assert where in line
     assert "another program has that port" in line
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)
+        ]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def test_two_processes_are_two_nodes_of_a_real_deployment(tmp_path: Path) -> None:
+    ports = dict(zip(("east", "west"), free_ports(2), strict=True))
+    processes = {}
+    for node, other in (("east", "west"), ("west", "east")):
+        file = tmp_path / f"{node}.toml"
+        file.write_text(
+            f'state = "{tmp_path}"\n[node]\nid = "{node}"\n[loop]\ninterval = 0.1\n'
+            f'[mesh]\nlisten = "127.0.0.1:{ports[node]}"\npeers = {{{other} = "127.0.0.1:{ports[other]}"}}\n'
+        )
+        processes[node] = start(
+            tmp_path, "--config", str(file), "--duration", "3", "--json", MAPEK_EXPORT_EXPORTER="console"
+        )
+    ended = {node: finish(process) for node, process in processes.items()}
+
+    for node, (code, lines, err) in ended.items():
+        assert code == 0, err
+        assert lines[0]["nodes"] == [node]
+        assert lines[-1]["cycles"] >= 10
+        # Each has found the other, over real datagrams, and kept what it learned.
+        assert re.search(r'mesh\.node_discovery .*"nodes_discovered": 1', err)
+        knowledge = sqlite3.connect(tmp_path / "knowledge" / f"{node}.sqlite")
+        with closing(knowledge):
+            assert knowledge.execute("SELECT count(*) FROM fact WHERE key LIKE '%east~west%'").fetchone()[0]
 
 
 @pytest.mark.parametrize(

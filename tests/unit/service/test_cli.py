@@ -50,6 +50,16 @@ def test_check_does_not_show_secrets(tmp_path: Path) -> None:
     assert "hunter2" not in result.output
 
 
+def test_a_plugin_of_the_command_line_joins_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mapek.toml"
+    file.write_text('plugins = ["webhook"]\n[webhook]\nurl = "http://x/"\n')
+
+    result = mapek("check", "--config", str(file), "--plugin", "http_probe")
+
+    assert result.exit_code == 0, result.output
+    assert f'plugins = ["webhook", "http_probe"]    # {file}, --plugin' in result.stdout
+
+
 def test_check_names_everything_that_cannot_be_loaded() -> None:
     result = mapek("check", "--domains", "mush", "--plugin", "webhok", "--plugin", "nowhere:X")
 

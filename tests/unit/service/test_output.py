@@ -83,6 +83,16 @@ async def test_a_reader_that_is_gone_is_not_an_error() -> None:
     await lines.finish(SUMMARY)
 
 
+async def test_a_field_cannot_take_the_place_of_the_events_name() -> None:
+    out = io.StringIO()
+    lines = JsonLines(out, lambda: 1.0)
+
+    lines.event("real", {"event": "false", "at": "never"})
+    await lines.finish(SUMMARY)
+
+    assert json.loads(out.getvalue().splitlines()[0]) == {"event": "real", "at": 1.0}
+
+
 def test_an_event_in_words_leaves_out_what_is_empty() -> None:
     fields: dict[str, Any] = {
         "node": "a",
