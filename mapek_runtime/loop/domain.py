@@ -53,6 +53,8 @@ class DomainContext:
     emit: Callable[[str, Mapping[str, Any]], None] = lambda _name, _fields: None
     """Tell the service what happened (`fault.injected`, `link.drained`): it is logged, shown live,
     and written as a JSON line."""
+    trigger: Callable[[str, str], None] = lambda _node, _reason: None
+    """(node, reason): ask for a cycle of that node's loop now, instead of at its next interval."""
 
 
 class DomainSession(Protocol):

@@ -100,7 +100,7 @@ class Runtime:
         self._task = asyncio.get_running_loop().create_task(
             self._scheduler.run(), name=f"mapek {self.node_id}", context=contextvars.Context()
         )
-        self._task.add_done_callback(lambda _task: self._wake())
+        self._task.add_done_callback(self._loop_ended)
         return self
 
     async def __aexit__(
@@ -199,6 +199,12 @@ class Runtime:
         if self._scheduler is None:
             raise RuntimeError(f"the runtime of {self.node_id!r} is not running; enter it with `async with`")
         return self._scheduler
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Raised again when the block is left; until then nobody would know.
+            logger.error("the loop of %r has failed", self.node_id, exc_info=error)
+        self._wake()
 
     def _wake(self) -> None:
         for ended in self._waiting:

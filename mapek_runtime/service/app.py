@@ -147,6 +147,7 @@ class Run:
                 state=self._folder,
                 heal=settings.run.heal,
                 emit=self._emit,
+                trigger=self.loops.trigger,
             )
             section = self.prepared.configuration.sections[domain.name]
             self.sessions[domain.name] = await stack.enter_async_context(domain.open(section, context))

@@ -70,6 +70,12 @@ class NodeLoops:
             # A node whose loop cannot start is a node without a loop, not the end of the others.
             logger.exception("the loop of %r could not be started again", node_id)
 
+    def trigger(self, node_id: str, reason: str) -> None:
+        """Ask for a cycle of that node's loop now; a node without a loop does not hear it."""
+        runtime = self._running.get(node_id)
+        if runtime is not None:
+            runtime.trigger(reason)
+
     async def stop(self) -> None:
         """Finish the running cycle of every node and end the loops."""
         self._ending = True
