@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrumentor
@@ -22,6 +23,8 @@ def load() -> ModuleType:
     return module
 
 
+# The instrumentation subclasses web.Application, which aiohttp discourages.
+@pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
 async def test_an_empty_shelf_is_refilled_by_a_cycle_linked_to_the_request(recorder: Recorder) -> None:
     instrumentor = AioHttpServerInstrumentor()
     instrumentor.instrument(tracer_provider=recorder.provider)

@@ -36,6 +36,8 @@ TRIANGLE = (("n1", "n2"), ("n1", "n3"), ("n2", "n3"))
 class Engine:
     """An engine in memory: its readings are what the test says, its actions are written down."""
 
+    notices_after = 2.5
+
     def __init__(self, node_id: str = "n1", edges: Sequence[tuple[str, str]] = TRIANGLE) -> None:
         self.node_id = node_id
         self.all_edges = list(edges)

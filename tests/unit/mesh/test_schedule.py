@@ -6,8 +6,8 @@ import pytest
 
 from mapek_domains.mesh.engine import link_id
 from mapek_domains.mesh.routes import reachable
+from mapek_domains.mesh.schedule import KINDS, fault_schedule
 from mapek_domains.mesh.udp.emulator import ring_with_chords
-from mapek_domains.mesh.udp.schedule import KINDS, fault_schedule
 
 
 def names(count: int) -> tuple[str, ...]:
