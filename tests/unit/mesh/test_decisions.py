@@ -151,6 +151,56 @@ async def test_the_other_end_waits_a_cycle_for_the_owner() -> None:
     assert chosen(second) == [("drain", "n1~n2")]
 
 
+async def test_a_cycle_that_was_triggered_a_moment_later_is_no_reason_to_forestall_the_owner() -> None:
+    engine = Engine("n2")
+    engine.set("n1~n2", missed_in=6, good=0)
+    loop = Loop(engine)
+    await loop.turn()
+    loop.now -= 0.09
+    second = await loop.turn()
+
+    assert second.actions == ()
+
+
+async def test_a_drain_is_verified_by_an_answer_where_the_engine_can_ask() -> None:
+    class Asking(Engine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[str] = []
+            self.hears = False
+
+        def route(self, destination: str) -> Sequence[str]:
+            return (self.node_id, "n3", destination)
+
+        def ask(self, node_id: str) -> None:
+            self.asked.append(node_id)
+
+        def answered(self, node_id: str, since: float) -> bool:
+            return self.hears
+
+    engine = Asking()
+    engine.set("n1~n2", missed_out=6, good=0)
+    loop = Loop(engine)
+    cycle = await loop.turn(execute=True)
+    unanswered = await loop.healer.verify(cycle, cycle.actions[0])
+    engine.hears = True
+    answered = await loop.healer.verify(cycle, cycle.actions[0])
+
+    assert (unanswered, answered) == (None, True)
+    # Once by the drain itself, so that the next cycle knows, and once by the verification.
+    assert engine.asked == ["n2", "n2"]
+
+
+async def test_what_the_mesh_alone_would_need_is_the_engines_own_figure() -> None:
+    engine = Engine()
+    engine.notices_after = 0.8
+    engine.set("n1~n2", missed_out=6, good=0)
+    cycle = await Loop(engine).turn()
+
+    waiting = [rejection.reason for rejection in cycle.rejections if rejection.action.name == "wait"]
+    assert waiting == ["the mesh's own protocol needs 0.8 s of silence, and one way still works"]
+
+
 async def test_a_lossy_link_is_named_so() -> None:
     engine = Engine()
     engine.set("n1~n2", score_in=19.0, loss_in=0.6, good=0)

@@ -27,9 +27,7 @@ class Plane:
     def whole(self) -> bool:
         return True
 
-    def send(
-        self, source: str, destination: str, channel: str, body: bytes, *, traced: bool = False
-    ) -> None:
+    def send(self, source: str, destination: str, channel: str, body: bytes, *, traced: bool = False) -> None:
         if (source, destination) not in self.cut and self.running(destination):
             self._receivers[channel](body)
 
@@ -144,7 +142,7 @@ def test_what_recovers_after_the_fault_was_cleared_was_not_healed() -> None:
     match.plane.cut.add(("a", "b"))
 
     match.referee.begin(fault())
-    match.play(20)
+    match.play(40)
     match.referee.end(fault())
     match.plane.cut.clear()
     match.play(2 * STREAK)
