@@ -14,6 +14,7 @@ from .domain import (
     FaultReport,
     LinkView,
     Messenger,
+    NamesNodes,
     Supervisor,
     Topology,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Knowledge",
     "LinkView",
     "Messenger",
+    "NamesNodes",
     "Observation",
     "Outcome",
     "Registry",

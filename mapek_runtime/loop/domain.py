@@ -25,6 +25,7 @@ __all__ = [
     "FaultReport",
     "LinkView",
     "Messenger",
+    "NamesNodes",
     "Supervisor",
     "Topology",
 ]
@@ -75,6 +76,14 @@ class Domain(Protocol):
         """Start sockets and tasks; everything ends when the block is left."""
 
 
+@runtime_checkable
+class NamesNodes(Protocol):
+    """A domain that may make the nodes it runs itself, and so knows what they are called."""
+
+    def nodes(self, settings: Any) -> Sequence[str] | None:
+        """The nodes of this process under these settings; None when the runtime is to name them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkView:
     """A link as the page and the terminal draw it; `state` is a word such as `up` or `drained`."""
@@ -117,7 +126,9 @@ class Fault:
 class FaultReport:
     """What became of the faults, measured outside the loop.
 
-    `repair_seconds`: for each healed fault, from its injection until the metric it hurt recovered.
+    Of the `injected` faults, those under which nothing was ever lost are `harmless`: there was
+    nothing to heal, and they are not counted as healed. `repair_seconds`: for each healed fault,
+    from its injection until the metric it hurt recovered.
     """
 
     injected: int
@@ -126,6 +137,7 @@ class FaultReport:
     wrong_actions: int
     sent: int
     delivered: int
+    harmless: int = 0
 
 
 @runtime_checkable

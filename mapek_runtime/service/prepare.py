@@ -11,7 +11,7 @@ import msgspec
 
 from mapek_runtime.config import Configuration, Settings, Sources, Value, decode
 from mapek_runtime.errors import MapekError, PluginConflict
-from mapek_runtime.loop import Domain, Registry
+from mapek_runtime.loop import Domain, NamesNodes, Registry
 
 from .discovery import DOMAINS, PLUGINS, PluginSource, find_domain, find_plugin, installed
 from .state import state_folder
@@ -98,24 +98,34 @@ def _assemble(
     others = {*installed(DOMAINS), *installed(PLUGINS), *(each.name for each in entry_points(group=COMMANDS))}
     configuration = decode(sources, sections, others=others)
     count = configuration.settings.node.count
-    if count is None and sources.file is None:
+    named = _named_by_domains(domains, configuration) if count is None else ()
+    if count is None and not named and sources.file is None:
         count = DEMONSTRATION_NODES
-    if count is not None:
+    if count is not None or named:
         preset = {"loop.interval": Value(DEMONSTRATION_INTERVAL, "demonstration")}
         configuration = decode(sources, sections, others=others, presets=preset)
-    nodes = (
-        (configuration.settings.node.id,)
-        if count is None
-        else tuple(f"node-{number}" for number in range(1, count + 1))
-    )
+    if count is not None:
+        nodes = tuple(f"node-{number}" for number in range(1, count + 1))
+    else:
+        nodes = named or (configuration.settings.node.id,)
     prepared = Prepared(
         configuration=configuration,
         domains=domains,
         plugins=plugins,
         nodes=nodes,
-        demonstration=count is not None,
+        demonstration=count is not None or bool(named),
         state=state_folder(configuration.settings, environ),
     )
     # Inspects signatures and names; domains' own plugins join them when the domains are open.
     Registry(prepared.make_plugins())
     return prepared
+
+
+def _named_by_domains(domains: Sequence[Domain], configuration: Configuration) -> tuple[str, ...]:
+    """The nodes that a domain makes itself; empty when none does."""
+    for domain in domains:
+        if isinstance(domain, NamesNodes):
+            nodes = domain.nodes(configuration.sections[domain.name])
+            if nodes is not None:
+                return tuple(nodes)
+    return ()

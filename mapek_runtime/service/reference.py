@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -36,20 +37,14 @@ A value is taken from the first of these that has it: a flag of `mapek run`, the
 def reference(package: str) -> str:
     """Markdown for the runtime's settings and the sections of what `package` brings along."""
     parts = [_HEAD]
-    groups: dict[str, list[Leaf]] = {}
-    for leaf in leaves(Settings):
-        groups.setdefault(leaf.path.rpartition(".")[0], []).append(leaf)
-    structs: dict[str, type[Any]] = {"": Settings}
-    for name, found in groups.items():
-        structs.setdefault(name, _struct_at(name))
-        parts.append(_section(name, structs[name], found))
+    parts += _sections(Settings, leaves(Settings))
     for group, find in ((DOMAINS, find_domain), (PLUGINS, find_plugin)):
         for name, entry in sorted(installed(group).items()):
             if entry.dist is None or entry.dist.name != package:
                 continue
             owner: Any = find(name)
             if owner.settings is not None:
-                parts.append(_section(owner.name, owner.settings, list(leaves(owner.settings, owner.name))))
+                parts += _sections(owner.settings, leaves(owner.settings, owner.name), owner.name)
     return "\n".join(parts)
 
 
@@ -68,8 +63,16 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _struct_at(path: str) -> type[Any]:
-    kind: type[Any] = Settings
+def _sections(struct: type[Any], found: Iterable[Leaf], prefix: str = "") -> Iterator[str]:
+    """One section for the struct and one for each struct inside it."""
+    groups: dict[str, list[Leaf]] = {}
+    for leaf in found:
+        groups.setdefault(leaf.path.rpartition(".")[0], []).append(leaf)
+    for name, members in groups.items():
+        yield _section(name, _struct_at(struct, name.removeprefix(prefix).removeprefix(".")), members)
+
+
+def _struct_at(kind: type[Any], path: str) -> type[Any]:
     for step in path.split(".") if path else ():
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == step)
     return kind

@@ -52,6 +52,7 @@ class Summary:
             "actions_rejected": total["rejected"],
             "faults_injected": sum(report.injected for report in self.reports),
             "faults_healed": sum(report.healed for report in self.reports),
+            "faults_harmless": sum(report.harmless for report in self.reports),
             "repair_ms": {
                 "median": _rounded(_median(repairs)),
                 "p95": _rounded(percentile(repairs, 0.95)),
@@ -81,8 +82,10 @@ class Summary:
                 if repair["median"] is not None
                 else ""
             )
+            harmless = f", {facts['faults_harmless']} hurt nothing" if facts["faults_harmless"] else ""
             lines.append(
-                f"{facts['faults_injected']} faults injected, {facts['faults_healed']} healed{times}; "
+                f"{facts['faults_injected']} faults injected, {facts['faults_healed']} healed{times}"
+                f"{harmless}; "
                 f"{facts['wrong_actions']} wrong actions"
             )
         if facts["delivery_ratio"] is not None:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from mapek_domains.mesh.plugin import domain
 from mapek_domains.mesh.settings import MeshSettings
 from mapek_domains.mesh.udp.demo import DemoSession
-from mapek_domains.mesh.udp.session import MeshSession
+from mapek_domains.mesh.udp.session import UdpSession
 from mapek_runtime import Cycle, Runtime
 from mapek_runtime.errors import ConfigError, EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, Fault
@@ -25,9 +25,15 @@ class Loops:
     """A supervisor: one runtime a node, kept while the node lives."""
 
     def __init__(self) -> None:
-        self.session: MeshSession | None = None
+        self.session: UdpSession | None = None
         self.running: dict[str, Runtime] = {}
         self.cycles: list[Cycle] = []
+        self.triggers: list[tuple[str, str]] = []
+
+    def trigger(self, node_id: str, reason: str) -> None:
+        self.triggers.append((node_id, reason))
+        if node_id in self.running:
+            self.running[node_id].trigger(reason)
 
     async def crashed(self, node_id: str) -> None:
         runtime = self.running.pop(node_id, None)
@@ -65,6 +71,7 @@ async def mesh(
         nodes=tuple(f"node-{number}" for number in range(1, nodes + 1)),
         supervisor=loops,
         rng=random.Random(1),
+        trigger=loops.trigger,
     )
     async with domain.open(settings or MeshSettings(), context) as session:
         assert isinstance(session, DemoSession)
@@ -112,6 +119,48 @@ async def test_a_one_way_blackhole_is_routed_around_and_the_link_is_used_again(r
     assert session.report().wrong_actions == 0
     assert session.report().repair_seconds[0] < 3.0
     assert loops.failures() == []
+
+
+async def test_a_bad_link_asks_for_a_cycle_at_each_end_once_until_it_was_well() -> None:
+    hole = fault("link.blackhole", "node-1~node-2")
+    async with mesh(heal=False) as (session, loops):
+        await asyncio.sleep(1.5)
+        loops.triggers.clear()
+        asked = []
+        for _ in range(2):
+            await session.inject(hole)
+            await until(lambda: len(loops.triggers) >= 2)
+            await asyncio.sleep(0.5)
+            asked.append(sorted(loops.triggers))
+            await session.clear(hole)
+            await asyncio.sleep(1.0)
+            loops.triggers.clear()
+
+    reason = "link node-1~node-2 looks bad"
+    assert asked == [[("node-1", reason), ("node-2", reason)]] * 2
+
+
+async def test_a_drain_is_verified_by_an_answer_over_the_new_way() -> None:
+    async with mesh() as (session, loops):
+        await asyncio.sleep(1.5)
+        await session.inject(fault("link.blackhole", "node-1~node-2"))
+        await until(lambda: any(cycle.outcomes for cycle in loops.cycles))
+        drained = next(cycle for cycle in loops.cycles if cycle.outcomes)
+
+        def verified() -> list[int]:
+            return [
+                cycle.number
+                for cycle in loops.cycles
+                if cycle.node_id == drained.node_id
+                and any(i.name == "repair.verified" for i in cycle.insights)
+            ]
+
+        await until(lambda: bool(verified()))
+        peer = {"node-1": "node-2", "node-2": "node-1"}[drained.node_id]
+        answered = session.nodes[drained.node_id].answered(peer, drained.started)
+
+    assert verified()[0] > drained.number
+    assert answered
 
 
 async def test_without_the_loop_the_mesh_alone_heals_after_its_dead_time() -> None:

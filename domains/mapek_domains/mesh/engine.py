@@ -1,6 +1,6 @@
 """What the mesh plugins ask of an engine: the UDP mesh and Babel both answer it.
 
-An engine carries packets and obeys; it decides nothing about health. The plugins in `plugin.py`
+An engine carries packets and obeys; it decides nothing about health. The plugins
 read links from it, decide, and tell it what to do.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["LinkReading", "MeshEngine", "link_id"]
+__all__ = ["Asks", "LinkReading", "MeshEngine", "link_id"]
 
 
 def link_id(a: str, b: str) -> str:
@@ -52,6 +52,8 @@ class MeshEngine(Protocol):
     """One node of a mesh."""
 
     node_id: str
+    notices_after: float
+    """Seconds of silence after which the engine's own protocol gives a link up, without a loop."""
 
     def links(self) -> Sequence[LinkReading]:
         """The node's own links."""
@@ -76,3 +78,14 @@ class MeshEngine(Protocol):
 
     async def restart(self, node_id: str) -> str:
         """Start a dead node again; raises `EngineUnavailable` where this engine cannot."""
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """An engine that can ask another node for an answer over the routes in force."""
+
+    def ask(self, node_id: str) -> None:
+        """Ask once; never waits."""
+
+    def answered(self, node_id: str, since: float) -> bool:
+        """Whether the node has answered a question asked since that time of the loop's clock."""

@@ -1,23 +1,23 @@
 """The acting half of the mesh's loop: Plan, Execute and verification.
 
 Works on any engine. Both ends see a fault: the lower of the two owns the link and drains it at once,
-the other acts only when it is still in use a cycle later, because the owner may be dead or deaf. A
+the other acts only when it is still in use a moment later, because the owner may be dead or deaf. A
 dead node is restarted by its lowest live neighbour. Each option that was not chosen is returned with
 the rule that spoke against it. What failed is undone by the runtime, through the inverse.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from time import perf_counter
 
 from mapek_runtime import Action, Cycle, Finding, Outcome, Rejection
 from mapek_runtime.errors import EngineUnavailable
 
-from .engine import LinkReading
+from .engine import Asks, LinkReading
 from .meter import alarming
 from .routes import cut_off
-from .udp.linkstate import DEAD_AFTER
 from .watch import MeshWatcher
 
 __all__ = ["MeshHealer"]
@@ -26,6 +26,9 @@ _INVERSE = {"drain": "undrain", "undrain": "drain"}
 _LINK_PROBLEMS = ("link.dead", "link.lossy")
 _WITHIN = {"drain": 3.0, "undrain": 10.0, "restart": 5.0}
 _PROVEN = 1.0
+_PATIENCE = 0.08
+"""Seconds that the end which does not own a link leaves to the owner: less than a cycle, more than
+the two ends' alarms lie apart."""
 _ASK_AGAIN = 30.0
 
 
@@ -38,7 +41,8 @@ class MeshHealer:
     def __init__(self, watcher: MeshWatcher) -> None:
         self._watcher = watcher
         self._engine = watcher.engine
-        self._waited: set[str] = set()
+        self._found_at: dict[str, float] = {}
+        self._drained_at: dict[str, float] = {}
         self._cannot_restart: dict[str, tuple[float, str]] = {}
         self._undrained_at: dict[str, float] = {}
 
@@ -47,12 +51,21 @@ class MeshHealer:
         readings = {reading.link: reading for reading in self._watcher.readings}
         edges = list(self._engine.edges())
         options: list[Action | Rejection] = []
-        found = {f.target for f in cycle.findings if f.problem in _LINK_PROBLEMS}
-        waited, self._waited = self._waited & found, found
+        self._found_at = {
+            f.target: self._found_at.get(f.target, cycle.started)
+            for f in cycle.findings
+            if f.problem in _LINK_PROBLEMS
+        }
         for finding in cycle.findings:
             if finding.problem in _LINK_PROBLEMS and finding.target in readings:
                 reading = readings[finding.target]
-                chosen = self._drain(cycle, finding, reading, edges, waited=finding.target in waited)
+                chosen = self._drain(
+                    cycle,
+                    finding,
+                    reading,
+                    edges,
+                    waited=cycle.started - self._found_at[finding.target] >= _PATIENCE,
+                )
                 options += chosen
                 if isinstance(chosen[0], Action):
                     # Two drains of one cycle together must not cut the mesh either.
@@ -82,7 +95,9 @@ class MeshHealer:
         try:
             match action.name:
                 case "drain":
+                    self._drained_at[action.target] = asyncio.get_running_loop().time()
                     changed = await self._engine.drain(action.target)
+                    self._ask_peer(action.target)
                 case "undrain":
                     changed = await self._engine.undrain(action.target)
                     self._undrained_at[action.target] = cycle.started
@@ -111,7 +126,16 @@ class MeshHealer:
             return True
         # Without another way in time the drain has failed, and the runtime undoes it; it may also be
         # that the peer has died and not everybody has noticed.
-        return True if len(self._engine.route(reading.peer)) > 2 else None
+        if len(self._engine.route(reading.peer)) <= 2:
+            return None
+        if not isinstance(self._engine, Asks):
+            return True
+        # A route is where packets ought to go; an answer shows that they went.
+        since = self._drained_at.get(action.target, cycle.started)
+        if self._engine.answered(reading.peer, since):
+            return True
+        self._engine.ask(reading.peer)
+        return None
 
     # -- options --------------------------------------------------------------------------------
 
@@ -147,7 +171,7 @@ class MeshHealer:
         if peer < mine and reading.peer_alive and not waited:
             return (
                 "other end is the owner",
-                f"{peer} owns {reading.link}; {mine} acts a cycle later if it has not",
+                f"{peer} owns {reading.link}; {mine} acts {_PATIENCE:g} s later if it has not",
             )
         if not any({mine, peer} == set(edge) for edge in edges):
             return "not in use", f"{reading.link} carries no traffic"
@@ -168,12 +192,13 @@ class MeshHealer:
         return None
 
     def _not_chosen(self, cycle: Cycle, finding: Finding, reading: LinkReading) -> Iterator[Rejection]:
+        alone = self._engine.notices_after
         yield Rejection(
             action=self._action(cycle, "wait", finding),
             rule="too slow",
-            reason=f"the mesh's own protocol needs {DEAD_AFTER:g} s of silence, and one way still works"
+            reason=f"the mesh's own protocol needs {alone:g} s of silence, and one way still works"
             if reading.missed_in == 0
-            else f"the mesh's own protocol needs {DEAD_AFTER:g} s of silence",
+            else f"the mesh's own protocol needs {alone:g} s of silence",
         )
         if reading.peer_alive:
             yield Rejection(
@@ -220,6 +245,11 @@ class MeshHealer:
             verify_within=_WITHIN.get(name, 5.0),
             restorative=restorative,
         )
+
+    def _ask_peer(self, link: str) -> None:
+        reading = self._reading(link)
+        if reading is not None and reading.peer_alive and isinstance(self._engine, Asks):
+            self._engine.ask(reading.peer)
 
     def _last_way_out(self, link: str, edges: list[tuple[str, str]]) -> str | None:
         dead = {r.peer for r in self._watcher.readings if not r.peer_alive}

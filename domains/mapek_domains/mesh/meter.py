@@ -71,6 +71,12 @@ class LinkMeter:
             self.probe.missed_out
         )
 
+    def alarming(self, now: float) -> bool:
+        """Whether Analyze would find something now; cheap while nothing is wrong."""
+        return self.alarmed(now) and bool(
+            alarming(self.reading(now, drained=False, drained_here=False, peer_alive=True))
+        )
+
     def silent(self, now: float) -> bool:
         """Whether nothing is heard of the peer: never, or for a run that its normal loss does not explain.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mapek_domains.mesh.detect import Normal
 from mapek_domains.mesh.engine import LinkReading, link_id
-from mapek_domains.mesh.meter import LinkMeter, alarming
+from mapek_domains.mesh.meter import LinkMeter
 from mapek_domains.mesh.probe import Probe
 
 from .advert import Advert, encode
@@ -163,6 +163,6 @@ class ProbedLinks:
         if now - self._alarmed_at.get(name, -_REMIND) < _REMIND or not self._in_use(name):
             return
         # The rules that Analyze will apply, or the cycle would find nothing.
-        if alarming(meter.reading(now, drained=False, drained_here=False, peer_alive=True)):
+        if meter.alarming(now):
             self._alarmed_at[name] = now
             self._alarm(name)

@@ -10,9 +10,10 @@ from contextlib import suppress
 from types import TracebackType
 
 from mapek_domains.mesh.lab import Lab
-from mapek_domains.mesh.lab.namespace import link_socket
+from mapek_domains.mesh.lab.namespace import link_socket, node_socket
 from mapek_runtime.errors import EngineUnavailable
 
+from .identity import ECHO_PORT
 from .links import BabelLink
 from .node import BabelNode
 from .sockets import PORT
@@ -30,7 +31,8 @@ class BabelMesh:
     """`async with BabelMesh(lab) as mesh:` gives a `BabelNode` for each node of a lab that is up.
 
     `alarm(node_id, reason)` is called when a link of a node begins to look bad. `crashed` and
-    `restarted` are told when the daemon of a node died, and when it was started again.
+    `restarted` are told when the daemon of a node died, and when it was started again;
+    `on_action(action, node_id, target)` of what a node did.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class BabelMesh:
         alarm: Callable[[str, str], None] = lambda _node, _reason: None,
         crashed: Callable[[str], Awaitable[None]] = _nobody,
         restarted: Callable[[str], Awaitable[None]] = _nobody,
+        on_action: Callable[[str, str, str], None] = lambda _action, _node, _target: None,
         probe_interval: float = 0.02,
     ) -> None:
         self.lab = lab
         self._alarm = alarm
         self._crashed = crashed
         self._restarted = restarted
+        self._on_action = on_action
         self._interval = probe_interval
         self._group = asyncio.TaskGroup()
         self._lives: list[asyncio.Task[None]] = []
@@ -78,8 +82,11 @@ class BabelMesh:
             kind = error = trace = None
         await self._group.__aexit__(kind, error, trace)
 
-    async def restart(self, node_id: str) -> str:
-        """Start the babeld of a node of this lab; the node lives again when this returns."""
+    async def restart(self, node_id: str, *, by: str = "") -> str:
+        """Start the babeld of a node of this lab; the node lives again when this returns.
+
+        `by` is the node that does it; empty for an operator, whose deeds are not a node's.
+        """
         if node_id not in self.nodes:
             raise EngineUnavailable(
                 f"babel: {node_id!r} is no node of this lab ({', '.join(self.nodes)}); a node elsewhere is "
@@ -92,7 +99,9 @@ class BabelMesh:
             # A daemon that was killed a moment ago may not be missed yet.
             async with asyncio.timeout(_LIMIT):
                 await node.ended.wait()
-            await daemon.start()
+            if by:
+                self._on_action("restart", by, node_id)
+            await self.lab.start(node_id)
             self._again[node_id].set()
             await self._begun(node)
             await self._restarted(node_id)
@@ -148,8 +157,14 @@ class BabelMesh:
             self.lab.daemons[name].socket,
             open_sockets=open_sockets,
             node_of=self.lab.topology.node_of,
-            restart_node=self.restart,
+            address_of=self.lab.topology.identity,
+            open_identity=lambda: node_socket(
+                self.lab.namespace(name), self.lab.topology.identity(name), ECHO_PORT
+            ),
+            restart_node=lambda node_id: self.restart(node_id, by=name),
             alarm=lambda reason: self._alarm(name, reason),
+            on_action=lambda action, target: self._on_action(action, name, target),
+            notices_after=self.lab.settings.notices_after,
             probe_interval=self._interval,
             interface_parameters=self.lab.settings.interface_parameters,
         )

@@ -18,11 +18,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from mapek_domains.mesh.detect import Normal
+from mapek_domains.mesh.echo import Echo
 from mapek_domains.mesh.engine import LinkReading, link_id
 from mapek_runtime.errors import EngineUnavailable
 
 from .advert import Advert, Adverts, encode
 from .control import BabelControl
+from .identity import ECHO_PORT, IdentitySocket
 from .links import BabelLink, ProbedLinks
 
 __all__ = ["BabelNode"]
@@ -36,9 +38,11 @@ _REPEATS = (0.03, 0.1)
 class BabelNode:
     """Implements `MeshEngine` over the babeld that listens on `control`.
 
-    `open_sockets` gives a bound datagram socket for each peer. `node_of` names the node that a
-    prefix belongs to. `restart_node` starts a dead node again. `alarm` is called, at most once a
+    `open_sockets` gives a bound datagram socket for each peer, `open_identity` one on the address
+    that the node is known by. `node_of` names the node that a prefix belongs to, `address_of` the
+    address of a node. `restart_node` starts a dead node again. `alarm` is called, at most once a
     probe interval, with the reason when a link begins to look bad: trigger the loop with it.
+    `on_action` hears of each drain and undrain.
     `interface_parameters` go with an interface that is put back: babeld does not apply its own
     `default` statement to one that is added while it runs.
     """
@@ -51,8 +55,12 @@ class BabelNode:
         *,
         open_sockets: Callable[[], Mapping[str, socket.socket]],
         node_of: Callable[[str], str | None],
+        address_of: Callable[[str], str],
+        open_identity: Callable[[], socket.socket],
         restart_node: Callable[[str], Awaitable[str]],
         alarm: Callable[[str], None] = lambda _reason: None,
+        on_action: Callable[[str, str], None] = lambda _action, _target: None,
+        notices_after: float = 4.0,
         probe_interval: float = 0.02,
         interface_parameters: str = "",
     ) -> None:
@@ -68,6 +76,12 @@ class BabelNode:
         self._open_sockets = open_sockets
         self._node_of = node_of
         self._restart_node = restart_node
+        self._address_of = address_of
+        self._open_identity = open_identity
+        self._identity: IdentitySocket | None = None
+        self._echo = Echo(self._say)
+        self._on_action = on_action
+        self.notices_after = notices_after
         self._interface_parameters = interface_parameters
         self._drained_here: set[str] = set()
         self._normals: dict[str, tuple[Normal, Normal]] = {}
@@ -126,12 +140,22 @@ class BabelNode:
         """Datagrams sent, refused and malformed."""
         return self._probed.sockets.counts if self._probed is not None else {}
 
+    def ask(self, node_id: str) -> None:
+        """Ask a node for an answer over the routes in force."""
+        self._echo.ask(node_id, time.monotonic())
+
+    def answered(self, node_id: str, since: float) -> bool:
+        """Whether the node has answered a question asked since then."""
+        return self._echo.answered(node_id, since)
+
     # -- what the plugins command ---------------------------------------------------------------
 
     async def drain(self, link: str) -> str:
         """Take the link out of use here, and ask the other end for the same."""
         plan = self._link(link)
-        self._drained_here.add(link)
+        if link not in self._drained_here:
+            self._on_action("drain", link)
+            self._drained_here.add(link)
         # Told before it is done: the other end flushes at the same time, not afterwards.
         self._tell()
         done = await self._settle(link)
@@ -140,7 +164,9 @@ class BabelNode:
     async def undrain(self, link: str) -> str:
         """Give up this end's wish to drain; the link is used again when the other end agrees."""
         plan = self._link(link)
-        self._drained_here.discard(link)
+        if link in self._drained_here:
+            self._on_action("undrain", link)
+            self._drained_here.discard(link)
         self._tell()
         done = await self._settle(link)
         if self._wants_drained(link, time.monotonic()):
@@ -178,6 +204,7 @@ class BabelNode:
     def _begin(self, control: BabelControl) -> ProbedLinks:
         now = time.monotonic()
         self._control = control
+        self._identity = IdentitySocket(self._open_identity(), self._heard)
         self._probed = ProbedLinks(
             self.node_id,
             tuple(self._links.values()),
@@ -200,13 +227,25 @@ class BabelNode:
         if self._probed is not None:
             self._normals = self._probed.normals
             self._probed.close()
-        self._probed = None
+        if self._identity is not None:
+            self._identity.close()
+        self._probed = self._identity = None
+        self._echo.forget()
         self._control = None
         # What a dead node wanted is forgotten with it, as on a machine that crashed.
         self._drained_here.clear()
         self.adverts.clear()
         self.started.clear()
         self.ended.set()
+
+    def _heard(self, address: str, body: bytes) -> None:
+        node = self._node_of(f"{address}/32")
+        if node is not None:
+            self._echo.heard(node, body)
+
+    def _say(self, node_id: str, body: bytes) -> None:
+        if self._identity is not None:
+            self._identity.send(self._address_of(node_id), ECHO_PORT, body)
 
     async def _probe(self, probed: ProbedLinks) -> None:
         while True:

@@ -10,9 +10,10 @@ from mapek_runtime.errors import ConfigError
 
 from .namespace import command
 
-__all__ = ["FAULT_TABLE", "drop_ingress", "heal_ingress", "set_link"]
+__all__ = ["FAULT_TABLE", "drop_ingress", "forget_routes", "heal_ingress", "set_link"]
 
 FAULT_TABLE = "mapek_fault"
+_BABEL = "42"
 
 
 def drop_ingress(namespace: str, interface: str, share: float) -> None:
@@ -40,6 +41,12 @@ def heal_ingress(namespace: str, interface: str) -> None:
 def set_link(namespace: str, interface: str, *, up: bool) -> None:
     """Set one end of a link up or down; the other end sees its carrier go."""
     command("ip", "-n", namespace, "link", "set", interface, "up" if up else "down")
+
+
+def forget_routes(namespace: str) -> None:
+    """Take away the routes that a killed babeld left in the kernel."""
+    for family in ("-4", "-6"):
+        command("ip", "-n", namespace, family, "route", "flush", "proto", _BABEL)
 
 
 def _table(interface: str) -> str:

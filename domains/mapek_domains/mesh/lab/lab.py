@@ -27,9 +27,9 @@ from .topology import SIX_NODES, LinkPlan, Topology
 
 __all__ = ["Lab", "dismantle", "sweep"]
 
+_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _SYSCTLS = {
-    "ipv4/ip_forward": "1",
-    "ipv6/conf/all/forwarding": "1",
+    **dict.fromkeys(_FORWARDING, "1"),
     # The larger of `all` and the interface's own counts, and an interface copies `default` when it
     # is made: both must be off before the first link.
     "ipv4/conf/all/rp_filter": "0",
@@ -139,6 +139,18 @@ class Lab:
         """Kill the daemon of a node, without a farewell."""
         await self.daemons[node].stop(kill=True)
 
+    async def crash(self, node: str) -> None:
+        """Let a node fall silent as a machine that lost power: no daemon, no routes, no forwarding."""
+        namespace = self.namespace(node)
+        await asyncio.to_thread(_forward, namespace, on=False)
+        await self.kill(node)
+        await asyncio.to_thread(faults.forget_routes, namespace)
+
+    async def start(self, node: str) -> None:
+        """Start the daemon of a node again, and let it forward."""
+        await asyncio.to_thread(_forward, self.namespace(node), on=True)
+        await self.daemons[node].start()
+
     # -- building -----------------------------------------------------------------------------
 
     def _end(self, link: str, node: str) -> LinkPlan:
@@ -185,6 +197,12 @@ class Lab:
                 "ip", "-n", self.namespace(node), "addr", "replace",
                 f"{plan.address(node)}/30", "dev", plan.interface(node),
             )  # fmt: skip
+
+
+def _forward(namespace: str, *, on: bool) -> None:
+    with inside(namespace):
+        for name in _FORWARDING:
+            (Path("/proc/sys/net") / name).write_text("1" if on else "0")
 
 
 async def _to_its_end(work: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mapek_runtime.errors import EngineUnavailable
 
-__all__ = ["NETNS", "command", "inside", "ip_batch", "link_socket"]
+__all__ = ["NETNS", "command", "inside", "ip_batch", "link_socket", "node_socket"]
 
 NETNS = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
@@ -64,14 +64,23 @@ def link_socket(namespace: str, interface: str, address: str, port: int) -> sock
 
     It keeps its namespace; the process stays where it is.
     """
+    return _socket(namespace, address, port, interface)
+
+
+def node_socket(namespace: str, address: str, port: int) -> socket.socket:
+    """A datagram socket in `namespace` that speaks over whatever route is in force there."""
+    return _socket(namespace, address, port, "")
+
+
+def _socket(namespace: str, address: str, port: int, interface: str) -> socket.socket:
     with inside(namespace):
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            if interface:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             made.bind((address, port))
         except OSError as error:
             made.close()
-            raise EngineUnavailable(
-                f"babel: no socket on {interface!r} of {namespace!r} at {address}:{port}: {error}"
-            ) from error
+            on = f"on {interface!r} of {namespace!r}" if interface else f"in {namespace!r}"
+            raise EngineUnavailable(f"babel: no socket {on} at {address}:{port}: {error}") from error
     return made

@@ -24,7 +24,7 @@ PROGRAMS = {"babeld": "babeld", "ip": "iproute2", "nft": "nftables", "ping": "ip
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _INSIDE = "MAPEK_LAB_USER_NAMESPACE"
 _PRIVATE_RUN = 'mount -t tmpfs tmpfs /run && mkdir /run/netns && exec "$@"'
-_DEFAULT = "the embedded default is the UDP mesh (no --config, no rights): `mapek run`"
+_DEFAULT = "the embedded default is the UDP mesh, which needs none of this: engine = 'udp' in [mesh]"
 
 
 def missing_programs() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mapek_domains.mesh import spans
 from mapek_domains.mesh.detect import Normal
+from mapek_domains.mesh.echo import Echo
 from mapek_domains.mesh.engine import LinkReading, link_id
 from mapek_domains.mesh.meter import LinkMeter
 from mapek_domains.mesh.probe import DEFAULT_INTERVAL, Probe
@@ -25,7 +26,7 @@ from mapek_domains.mesh.routes import RouteTable
 from mapek_runtime.errors import EngineUnavailable
 
 from .emulator import Emulator
-from .linkstate import LinkStateNode
+from .linkstate import DEAD_AFTER, LinkStateNode
 from .messages import MessagePlane
 from .port import Address, UdpPort
 from .wire import Data, Frame, FrameError, Hello, Lsa, LsaAck, decode, encode
@@ -37,15 +38,20 @@ OVERSLEPT = 0.06
 _LATELY = 1.0
 _LARGE = 32
 _SETTLE = 0.05
+_ECHO = "mesh.echo"
 
 
 class UdpNode:
     """One node; `open`, tell it its `peers`, and run `run()` in a task of its own.
 
     `emulator` stands between this node and its socket; `on_action` hears of what was done here;
-    `restarter` is how a node of the same process is started again. May be opened again after
-    `close`, as a new life of the same node: it then knows nothing of the one before.
+    `alarm(node_id, reason)` is called once when a link begins to look bad, once more when its peer
+    looks dead, and not again until the link was well; `restarter` is how a node of the same process
+    is started again. May be opened again after `close`, as a new life of the same node: it then
+    knows nothing of the one before.
     """
+
+    notices_after = DEAD_AFTER
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class UdpNode:
         emulator: Emulator | None = None,
         on_action: Callable[[str, str, str], None] = lambda _action, _node, _target: None,
         restarter: Callable[[str], object] | None = None,
+        alarm: Callable[[str, str], None] = lambda _node, _reason: None,
     ) -> None:
         self.node_id = node_id
         self._rng = rng
@@ -63,6 +70,8 @@ class UdpNode:
         self._emulator = emulator
         self._on_action = on_action
         self._restarter = restarter
+        self._alarm = alarm
+        self._alarmed: dict[str, str] = {}
         self._port = UdpPort()
         self._peers: dict[str, Address] = {}
         self._by_address: dict[Address, str] = {}
@@ -70,6 +79,8 @@ class UdpNode:
         self._counts: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self.messages = MessagePlane(node_id, next_hop=self._next_hop, transmit=self._transmit)
+        self._echo = Echo(self._say)
+        self.messages.receive(_ECHO, lambda frame: self._echo.heard(frame.source, frame.payload))
         self.begin(())
 
     # -- a life -----------------------------------------------------------------------------------
@@ -102,6 +113,8 @@ class UdpNode:
         self._edges: tuple[tuple[str, str], ...] = ()
         self._due = now
         self._slept = (-_LATELY, 0.0)
+        self._alarmed.clear()
+        self._echo.forget()
         self.messages.begin(epoch)
 
     async def open(self, address: Address) -> Address:
@@ -140,13 +153,12 @@ class UdpNode:
         now = self._clock()
         self._notice_sleep(now)
         state = self._state
-        others = self._table.destinations
         return tuple(
             meter.reading(
                 now,
                 drained=state.drained(peer),
                 drained_here=state.drained_here(peer),
-                peer_alive=not meter.silent(now) or state.hears(peer, others),
+                peer_alive=not self._dead(peer, meter, now),
             )
             for peer, meter in self._meters.items()
         )
@@ -192,6 +204,14 @@ class UdpNode:
         peer = self._by_link.get(link)
         if peer is not None:
             self._meters[peer].restore(normal)
+
+    def ask(self, node_id: str) -> None:
+        """Ask a node for an answer over the route in force."""
+        self._echo.ask(node_id, self._clock())
+
+    def answered(self, node_id: str, since: float) -> bool:
+        """Whether the node has answered a question asked since then."""
+        return self._echo.answered(node_id, since)
 
     # -- what the plugins tell it -----------------------------------------------------------------
 
@@ -250,6 +270,7 @@ class UdpNode:
         match frame:
             case Probe():
                 self._meters[peer].heard(frame, now)
+                self._watch(peer, self._meters[peer], now)
             case Data():
                 self.messages.arrived(frame)
             case Hello():
@@ -296,10 +317,30 @@ class UdpNode:
     def _tick(self, now: float) -> None:
         for peer, meter in self._meters.items():
             self._transmit(peer, meter.next_probe(now))
+            self._watch(peer, meter, now)
         self._control(self._state.tick(now))
         silent = {peer: meter.silent(now) for peer, meter in self._meters.items()}
         self._control(self._state.set_silent(silent, now))
         self._converge(now)
+
+    def _watch(self, peer: str, meter: LinkMeter, now: float) -> None:
+        """Raise the alarm for the link, and once more when its peer turns out to be dead."""
+        if not meter.alarmed(now):
+            self._alarmed.pop(peer, None)
+            return
+        told = self._alarmed.get(peer, "")
+        if not told and not self._state.drained(peer) and meter.alarming(now):
+            self._alarmed[peer] = "link"
+            self._alarm(self.node_id, f"link {meter.link} looks bad")
+        elif told != "node" and self._dead(peer, meter, now):
+            self._alarmed[peer] = "node"
+            self._alarm(self.node_id, f"node {peer} looks dead")
+
+    def _dead(self, peer: str, meter: LinkMeter, now: float) -> bool:
+        return meter.silent(now) and not self._state.hears(peer, self._table.destinations)
+
+    def _say(self, node: str, body: bytes) -> None:
+        self.messages.send(node, _ECHO, body, traced=False)
 
     def _next_hop(self, destination: str) -> str | None:
         return self._table.next_hop(destination)

@@ -1,4 +1,4 @@
-"""The mesh while it is open: the nodes of this process, their plugins, and the messages over them.
+"""The UDP mesh while it is open: the nodes of this process, their plugins, and the messages over them.
 
 `RealSession` serves one node of a real deployment; `demo` runs several nodes with emulated links.
 """
@@ -7,37 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import Context
 
-from mapek_domains.mesh.heal import MeshHealer
+from mapek_domains.mesh.session import MeshSession
 from mapek_domains.mesh.settings import MeshSettings, peer_addresses
-from mapek_domains.mesh.watch import MeshWatcher
-from mapek_runtime.errors import ConfigError, EngineUnavailable
-from mapek_runtime.loop.domain import DomainContext, LinkView
+from mapek_runtime.errors import ConfigError
+from mapek_runtime.loop.domain import DomainContext
 
 from .messages import Subscription
 from .node import UdpNode
 from .port import parse_address, resolved
 
-__all__ = ["MeshSession", "RealSession"]
-
-_PAST = {"drain": "link.drained", "undrain": "link.undrained", "restart": "node.restarted"}
+__all__ = ["RealSession", "UdpSession"]
 
 
-class MeshSession:
-    """The nodes of this process; also a `Messenger` and, as far as they see, a `Topology`."""
+class UdpSession(MeshSession[UdpNode]):
+    """The nodes of this process; also a `Messenger`."""
 
     def __init__(self, context: DomainContext) -> None:
-        self._context = context
-        self.nodes: dict[str, UdpNode] = {}
+        super().__init__(context)
+        self._nodes: dict[str, UdpNode] = {}
+        self.nodes: Mapping[str, UdpNode] = self._nodes
         self._tasks: list[asyncio.Task[None]] = []
-
-    def plugins(self, node_id: str) -> Sequence[object]:
-        """The phase plugins of one node: the first watches, the second acts."""
-        watcher = MeshWatcher(self._node(node_id))
-        return watcher, MeshHealer(watcher)
 
     # Messenger
 
@@ -55,58 +48,7 @@ class MeshSession:
             finally:
                 subscription.close()
 
-    # Topology
-
-    def links(self) -> Sequence[LinkView]:
-        """Every link of the nodes of this process, once."""
-        views: dict[str, LinkView] = {}
-        for name, node in sorted(self.nodes.items()):
-            for reading in node.links():
-                worst = max(reading.loss_in, reading.loss_out)
-                # The share of a handful of probes says nothing; a high score says that it does.
-                shown = worst if max(reading.score_in, reading.score_out) > 2.0 else 0.0
-                before = views.get(reading.link)
-                a, _, b = reading.link.partition("~")
-                views[reading.link] = LinkView(
-                    a=a,
-                    b=b,
-                    state=self._state(name, reading.peer, drained=reading.drained, alive=reading.peer_alive),
-                    loss=max(shown, before.loss if before else 0.0),
-                    rtt=reading.rtt or 0.0,
-                    fault=self._fault(reading.link),
-                )
-        return tuple(views[link] for link in sorted(views))
-
-    def alive(self) -> Mapping[str, bool]:
-        """Whether each node runs, as far as the nodes of this process know."""
-        alive: dict[str, bool] = {}
-        for node in self.nodes.values():
-            for name, reached in node.nodes().items():
-                alive[name] = alive.get(name, False) or reached
-        return alive
-
-    def route(self, source: str, destination: str) -> Sequence[str]:
-        """The nodes on the path in force, both ends included; empty when there is none."""
-        return self._node(source).route(destination)
-
-    def _state(self, node: str, peer: str, *, drained: bool, alive: bool) -> str:
-        if not alive:
-            return "down"
-        return "drained" if drained else "up"
-
-    def _fault(self, link: str) -> str:
-        return ""
-
-    def _node(self, node_id: str) -> UdpNode:
-        node = self.nodes.get(node_id)
-        if node is None:
-            raise EngineUnavailable(
-                f"node {node_id!r} does not run here; here run {', '.join(sorted(self.nodes))}"
-            )
-        return node
-
-    def _on_action(self, action: str, node: str, target: str) -> None:
-        self._context.emit(_PAST[action], {"node": node, "target": target})
+    # Life
 
     async def bind(self) -> None:
         """Make the nodes and bind their sockets; raises `ConfigError` where one cannot be."""
@@ -115,10 +57,6 @@ class MeshSession:
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start the nodes, as tasks of `group`."""
         self._tasks += [self._spawn(group, node) for node in self.nodes.values()]
-
-    def _spawn(self, group: asyncio.TaskGroup, node: UdpNode) -> asyncio.Task[None]:
-        # Born in an empty context, or its spans would be children of whatever is open here.
-        return group.create_task(node.run(), name=f"mesh {node.node_id}", context=Context())
 
     def stop(self) -> None:
         """End the tasks of the mesh."""
@@ -130,8 +68,12 @@ class MeshSession:
         for node in self.nodes.values():
             node.close()
 
+    def _spawn(self, group: asyncio.TaskGroup, node: UdpNode) -> asyncio.Task[None]:
+        # Born in an empty context, or its spans would be children of whatever is open here.
+        return group.create_task(node.run(), name=f"mesh {node.node_id}", context=Context())
 
-class RealSession(MeshSession):
+
+class RealSession(UdpSession):
     """One node of a real deployment: its socket, and neighbours in other processes."""
 
     def __init__(self, context: DomainContext, settings: MeshSettings) -> None:
@@ -157,7 +99,8 @@ class RealSession(MeshSession):
             rng=random.Random(self._context.rng.getrandbits(64)),
             interval=self._settings.probe_interval,
             on_action=self._on_action,
+            alarm=self._context.trigger,
         )
-        self.nodes[node_id] = node
+        self._nodes[node_id] = node
         await node.open(self._listen)
         node.connect(await resolved(self._peers))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from mapek_domains.mesh.engine import link_id
-from mapek_domains.mesh.routes import reachable
 from mapek_runtime.loop.domain import Fault
+
+from .engine import link_id
+from .routes import reachable
 
 __all__ = ["KINDS", "fault_schedule"]
 
@@ -24,14 +25,22 @@ _ROOM = 4.0  # Before the end: time to be healed.
 
 
 def fault_schedule(
-    seed: int, duration: float, nodes: tuple[str, ...], links: Sequence[tuple[str, str]]
+    seed: int,
+    duration: float,
+    nodes: tuple[str, ...],
+    links: Sequence[tuple[str, str]],
+    *,
+    loss: tuple[float, float] = (0.4, 0.7),
 ) -> tuple[Fault, ...]:
-    """The faults of a run of `duration` seconds; the same arguments give the same faults."""
+    """The faults of a run of `duration` seconds; the same arguments give the same faults.
+
+    `loss` is the least and the most that a lossy link loses.
+    """
     rng = random.Random(seed)
     faults: list[Fault] = []
     at = _FIRST + rng.uniform(0.0, 1.0)
     while at + _ROOM <= duration:
-        fault = _choose(rng, len(faults) + 1, at, faults, nodes, links)
+        fault = _choose(rng, len(faults) + 1, at, faults, nodes, links, loss)
         if fault is not None:
             faults.append(fault)
         at += rng.uniform(*_GAP)
@@ -45,6 +54,7 @@ def _choose(
     earlier: Sequence[Fault],
     nodes: tuple[str, ...],
     links: Sequence[tuple[str, str]],
+    loss: tuple[float, float],
 ) -> Fault | None:
     kinds = list(KINDS)
     rng.shuffle(kinds)
@@ -66,17 +76,17 @@ def _choose(
                     target=target,
                     at=round(at, 2),
                     duration=lasts,
-                    parameters=_parameters(rng, kind),
+                    parameters=_parameters(rng, kind, loss),
                 )
     return None
 
 
-def _parameters(rng: random.Random, kind: str) -> dict[str, float]:
+def _parameters(rng: random.Random, kind: str, loss: tuple[float, float]) -> dict[str, float]:
     match kind:
         case "link.blackhole":
             return {"reverse": float(rng.random() < 0.5)}
         case "link.loss":
-            return {"loss": round(rng.uniform(0.4, 0.7), 2)}
+            return {"loss": round(rng.uniform(*loss), 2)}
         case _:
             return {}
 

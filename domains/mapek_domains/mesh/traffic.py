@@ -10,10 +10,9 @@ import asyncio
 import random
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
-from .node import UdpNode
-from .wire import Data
+from .plane import DataPlane
 
 __all__ = ["TOPIC", "Traffic"]
 
@@ -29,14 +28,16 @@ class Traffic:
 
     def __init__(
         self,
-        nodes: Mapping[str, UdpNode],
+        plane: DataPlane,
+        nodes: Iterable[str],
         *,
         rate: float,
         traced_share: float,
         rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
-        self._nodes = nodes
+        self._plane = plane
+        self._names = sorted(nodes)
         self._rate = rate
         self._traced_share = traced_share
         self._rng = rng
@@ -46,6 +47,7 @@ class Traffic:
         self._order: deque[tuple[int, float]] = deque()
         self._lost = 0
         self.delivered = 0
+        plane.receive(TOPIC, self.arrived)
 
     @property
     def sent(self) -> int:
@@ -53,47 +55,44 @@ class Traffic:
         self._give_up()
         return self.delivered + self._lost
 
-    def arrived(self, frame: Data) -> None:
+    def arrived(self, body: bytes) -> None:
         """A message came through; a copy of one that was counted is passed over."""
-        if len(frame.payload) == _BODY.size:
-            (number,) = _BODY.unpack(frame.payload)
+        if len(body) == _BODY.size:
+            (number,) = _BODY.unpack(body)
             if self._waiting.pop(number, None) is not None:
                 self.delivered += 1
 
     async def run(self) -> None:
         """Send at the rate asked for, until cancelled. Waits first until every node knows every other."""
-        names = sorted(self._nodes)
+        if not self._rate or len(self._names) < 2:
+            return
         began = self._clock()
         turn = 0
         while True:
             await asyncio.sleep(_STEP)
-            if not turn and not self._converged():
+            if not turn and not self._plane.whole():
                 began = self._clock()
                 continue
-            owed = int((self._clock() - began) * self._rate * len(names)) - turn
+            owed = int((self._clock() - began) * self._rate * len(self._names)) - turn
             if owed > _MOST_AT_ONCE:
                 # The host stood still: what was not sent then is not made up for in one burst.
                 turn += owed - _MOST_AT_ONCE
                 owed = _MOST_AT_ONCE
             for _ in range(owed):
-                self._send(names, names[turn % len(names)])
+                self._send(self._names[turn % len(self._names)])
                 turn += 1
             self._give_up()
 
-    def _converged(self) -> bool:
-        return all(sum(node.nodes().values()) == len(self._nodes) for node in self._nodes.values())
-
-    def _send(self, names: list[str], source: str) -> None:
-        destination = self._rng.choice([name for name in names if name != source])
+    def _send(self, source: str) -> None:
+        destination = self._rng.choice([name for name in self._names if name != source])
         traced = self._rng.random() < self._traced_share
-        node = self._nodes[source]
-        if not node.running:
+        if not self._plane.running(source):
             return
         self._number += 1
         now = self._clock()
         self._waiting[self._number] = now
         self._order.append((self._number, now))
-        node.messages.send(destination, TOPIC, _BODY.pack(self._number), traced=traced)
+        self._plane.send(source, destination, TOPIC, _BODY.pack(self._number), traced=traced)
 
     def _give_up(self) -> None:
         now = self._clock()

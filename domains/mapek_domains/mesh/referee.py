@@ -1,23 +1,23 @@
 """The referee: judges from outside the loop whether faults were healed and actions were right.
 
 For each fault it sends canaries through the real data plane between the nodes the fault hurts, in
-both directions. The fault is healed when every direction delivers `STREAK` canaries in a row while
-the fault is still there, and the time to repair runs from the injection until the first of them.
-It reads nothing of what the loop believes.
+both directions. A fault under which no canary is ever lost hurt nobody: it counts neither as healed
+nor against the loop. Any other is healed when every direction delivers `STREAK` canaries in a row
+while the fault is still there, and the time to repair runs from the injection until the first of
+them. It reads nothing of what the loop believes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mapek_runtime.loop.domain import Fault
 
-from .node import UdpNode
-from .wire import Data
+from .plane import DataPlane
 
 __all__ = ["CANARY", "STREAK", "Referee"]
 
@@ -25,6 +25,10 @@ CANARY = "mesh.canary"
 STREAK = 25
 _EVERY = 0.02
 _GRACE = 1.5
+_OVERDUE = 0.5
+"""Seconds after which a canary that has not arrived is taken for lost."""
+_STALE = 0.25
+"""Seconds without an arrival after which a streak is not going on any more."""
 _BODY = struct.Struct("!III")
 
 
@@ -34,22 +38,36 @@ class _Direction:
     destination: str
     sent: list[float] = field(default_factory=list)
     """When each canary was sent; its index is its number."""
-    last: int = -2
+    last: int = -1
+    lost: bool = False
+    """Whether any canary was lost."""
     streak: int = 0
     streak_began: float = 0.0
-    recovered_at: float | None = None
 
     def delivered(self, number: int) -> None:
         """Canary `number` arrived."""
         if number >= len(self.sent) or number <= self.last:
             return
         if number != self.last + 1:
+            self.lost = True
             self.streak = 0
+        if not self.streak:
             self.streak_began = self.sent[number]
         self.last = number
         self.streak += 1
-        if self.streak >= STREAK and self.recovered_at is None:
-            self.recovered_at = self.streak_began
+
+    def waited(self, now: float) -> float:
+        """Seconds since the oldest canary that is on its way was sent."""
+        waiting = self.last + 1
+        return now - self.sent[waiting] if waiting < len(self.sent) else 0.0
+
+    def hurt(self, now: float) -> bool:
+        """Whether the fault cost this direction anything."""
+        return self.lost or self.waited(now) > _OVERDUE
+
+    def recovered_at(self, now: float) -> float | None:
+        """When the first canary of the streak that is going on was sent."""
+        return self.streak_began if self.streak >= STREAK and self.waited(now) < _STALE else None
 
 
 @dataclass(slots=True)
@@ -58,14 +76,31 @@ class _Case:
     injected_at: float
     directions: list[_Direction]
     cleared_at: float | None = None
-    healed_at: float | None = None
+    repair: float | None = None
+    """Seconds until the slowest direction had recovered; None while the fault is not healed."""
+    hurt: bool = False
 
-    @property
-    def repair(self) -> float | None:
-        """Seconds until the slowest direction had recovered."""
-        times = [direction.recovered_at for direction in self.directions]
+    def judge(self, now: float) -> bool:
+        """Look at the directions; True in the moment in which the fault turns out to be healed."""
+        self.note_harm(now)
+        if self.cleared_at is not None or self.repair is not None:
+            return False
+        times = [direction.recovered_at(now) for direction in self.directions]
         known = [time for time in times if time is not None]
-        return max(known) - self.injected_at if known and len(known) == len(times) else None
+        if not self.hurt or not known or len(known) < len(times):
+            return False
+        self.repair = max(0.0, max(known) - self.injected_at)
+        return True
+
+    def note_harm(self, now: float) -> None:
+        """Look whether a canary was lost."""
+        if not self.hurt and self.cleared_at is None:
+            self.hurt = any(direction.hurt(now) for direction in self.directions)
+
+    def harmless(self, now: float) -> bool:
+        """Whether nothing was lost although there was time for it."""
+        end = now if self.cleared_at is None else self.cleared_at
+        return not self.hurt and (self.cleared_at is not None or end - self.injected_at > 2 * _OVERDUE)
 
 
 class Referee:
@@ -73,13 +108,15 @@ class Referee:
 
     def __init__(
         self,
-        nodes: Mapping[str, UdpNode],
+        plane: DataPlane,
+        nodes: Iterable[str],
         links: Sequence[tuple[str, str]],
         *,
         clock: Callable[[], float],
         emit: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        self._nodes = nodes
+        self._plane = plane
+        self._nodes = frozenset(nodes)
         self._links = links
         self._clock = clock
         self._emit = emit
@@ -87,18 +124,23 @@ class Referee:
         self._started_at: dict[str, float] = {}
         self.wrong: list[tuple[str, str, str]] = []
         """(action, node, target) of each action that no fault called for."""
+        plane.receive(CANARY, self.arrived)
 
     @property
     def injected(self) -> int:
-        """Faults so far."""
+        """Faults so far, harmless ones among them."""
         return len(self._cases)
+
+    @property
+    def harmless(self) -> int:
+        """Faults so far under which no canary was lost."""
+        now = self._clock()
+        return sum(case.harmless(now) for case in self._cases.values())
 
     @property
     def repairs(self) -> tuple[float, ...]:
         """Seconds to repair of each healed fault."""
-        return tuple(
-            case.repair for case in self._cases.values() if case.healed_at and case.repair is not None
-        )
+        return tuple(case.repair for case in self._cases.values() if case.repair is not None)
 
     def active(self) -> Sequence[Fault]:
         """The faults that were injected and not cleared."""
@@ -120,7 +162,9 @@ class Referee:
         """The fault was cleared: what recovers later was not healed."""
         case = self._cases.get(fault.number)
         if case is not None and case.cleared_at is None:
-            case.cleared_at = self._clock()
+            now = self._clock()
+            case.note_harm(now)
+            case.cleared_at = now
 
     def started(self, node: str) -> None:
         """A node runs again."""
@@ -133,17 +177,16 @@ class Referee:
         self.wrong.append((action, node, target))
         self._emit("action.wrong", {"action": action, "node": node, "target": target})
 
-    def arrived(self, frame: Data) -> None:
+    def arrived(self, body: bytes) -> None:
         """A canary came through."""
-        if len(frame.payload) != _BODY.size:
+        if len(body) != _BODY.size:
             return
-        fault, direction, number = _BODY.unpack(frame.payload)
-        case = self._cases.get(fault)
+        number, direction, canary = _BODY.unpack(body)
+        case = self._cases.get(number)
         if case is None or case.cleared_at is not None or direction >= len(case.directions):
             return
-        case.directions[direction].delivered(number)
-        if case.healed_at is None and case.repair is not None:
-            case.healed_at = self._clock()
+        case.directions[direction].delivered(canary)
+        if case.judge(self._clock()) and case.repair is not None:
             self._emit(
                 "fault.healed",
                 {
@@ -158,29 +201,30 @@ class Referee:
         """Send canaries for every fault that is there and not healed, until cancelled."""
         due = self._clock()
         while True:
-            now = self._clock()
-            for case in self._cases.values():
-                if case.cleared_at is None and case.healed_at is None:
-                    self._send(case, now)
-            due = max(due + _EVERY, now)
-            await asyncio.sleep(due - now)
+            self.send(self._clock())
+            due = max(due + _EVERY, self._clock())
+            await asyncio.sleep(due - self._clock())
 
-    def _send(self, case: _Case, now: float) -> None:
-        for index, direction in enumerate(case.directions):
-            number = len(direction.sent)
-            direction.sent.append(now)
-            source = self._nodes[direction.source]
-            # A node that is down sends nothing: its canary counts as lost.
-            if source.running:
-                body = _BODY.pack(case.fault.number, index, number)
-                source.messages.send(direction.destination, CANARY, body, traced=False)
+    def send(self, now: float) -> None:
+        """Send one canary in each direction that a fault hurts."""
+        for case in self._cases.values():
+            if case.cleared_at is not None or case.repair is not None:
+                continue
+            case.note_harm(now)
+            for index, direction in enumerate(case.directions):
+                number = len(direction.sent)
+                direction.sent.append(now)
+                # A node that is down sends nothing: its canary counts as lost.
+                if self._plane.running(direction.source):
+                    body = _BODY.pack(case.fault.number, index, number)
+                    self._plane.send(direction.source, direction.destination, CANARY, body)
 
     def _called_for(self, action: str, target: str) -> bool:
         now = self._clock()
         if action == "restart":
-            return target in self._nodes and not self._nodes[target].running
+            return target in self._nodes and not self._plane.running(target)
         ends = target.split("~")
-        crashed = any(not self._nodes[end].running for end in ends if end in self._nodes)
+        crashed = any(not self._plane.running(end) for end in ends if end in self._nodes)
         on_link = [case for case in self._cases.values() if case.fault.target == target]
         if action == "undrain":
             return not crashed and all(case.cleared_at is not None for case in on_link)
