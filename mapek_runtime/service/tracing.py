@@ -6,6 +6,7 @@ Sampler, limits, resource attributes and `OTEL_SDK_DISABLED` are read by the SDK
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import sys
@@ -25,7 +26,7 @@ from mapek_runtime.export.console import ConsoleSpanExporter
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.trace import TracerProvider, use_provider
 
-__all__ = ["Tracing", "open_tracing", "tracing"]
+__all__ = ["Tracing", "make_tracing", "open_tracing", "tracing"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +98,7 @@ async def open_tracing(
     if not provider._disabled:
         # In a thread, because an exporter reads certificates and the version of this package.
         exporter = await asyncio.to_thread(_make_exporter, settings.export, console or sys.stdout)
-    processor = None
-    if exporter is not None:
-        processor = _make_processor(exporter, settings.export)
-        provider.add_span_processor(processor)
+    opened = _joined(provider, exporter, settings.export)
     with ExitStack() as stack:
         stack.enter_context(use_provider(provider))
         if isinstance(trace_api.get_tracer_provider(), trace_api.ProxyTracerProvider):
@@ -111,9 +109,33 @@ async def open_tracing(
 
             stack.enter_context(instrumented(provider))
         try:
-            yield Tracing(provider, processor, exporter)
+            yield opened
         finally:
             await provider.ashutdown(settings.export.shutdown)
+
+
+def make_tracing(configuration: Configuration, *, console: TextIO | None = None) -> Tracing:
+    """The same without a block and without a loop: it is closed when the process ends.
+
+    Nothing is put in force; the caller does that. Reads files and may start threads, so it is called
+    while a program starts.
+    """
+    settings = configuration.settings
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: settings.service_name}))
+    exporter = None if provider._disabled else _make_exporter(settings.export, console or sys.stdout)
+    made = _joined(provider, exporter, settings.export)
+    if made.processor is not None:
+        # Before the provider's own exit handler, which does not know the limit.
+        atexit.register(made.processor.shutdown, int(settings.export.shutdown * 1000))
+    return made
+
+
+def _joined(provider: TracerProvider, exporter: Any, settings: ExportSettings) -> Tracing:
+    processor = None
+    if exporter is not None:
+        processor = _make_processor(exporter, settings)
+        provider.add_span_processor(processor)
+    return Tracing(provider, processor, exporter)
 
 
 def _make_processor(exporter: Any, settings: ExportSettings) -> BatchSpanProcessor:

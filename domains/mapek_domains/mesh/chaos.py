@@ -10,18 +10,19 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextvars import Context
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mapek_runtime.errors import MapekError
 from mapek_runtime.loop.domain import DomainContext, Fault, FaultReport
 
-from .engine import link_id
+from .engine import MeshEngine, link_id
 from .plane import DataPlane
 from .referee import Referee
 from .schedule import KINDS, fault_schedule
+from .session import MeshSession
 from .traffic import Traffic
 
-__all__ = ["Breakable", "Chaos", "MakesFaults"]
+__all__ = ["Breakable", "BreakableSession", "Chaos"]
 
 
 class Breakable(Protocol):
@@ -127,8 +128,19 @@ class Chaos:
         return next((f.kind for f in self.referee.active() if f.target == link or f.target in ends), "")
 
 
-class MakesFaults:
-    """A session that is a `FaultInjector` by its `chaos`."""
+class _Runs(MeshEngine, Protocol):
+    """A node that can be down."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+
+
+E = TypeVar("E", bound=_Runs)
+
+
+class BreakableSession(MeshSession[E]):
+    """A session that is a `FaultInjector` by its `chaos`, and shows the faults it made."""
 
     chaos: Chaos
 
@@ -151,3 +163,15 @@ class MakesFaults:
     def report(self) -> FaultReport:
         """What happened so far."""
         return self.chaos.report()
+
+    def _state(self, node: str, peer: str, *, drained: bool, alive: bool) -> str:
+        if not (self.nodes[node].running and self.nodes[peer].running):
+            return "down"
+        return "drained" if drained else "up"
+
+    def _fault(self, link: str) -> str:
+        return self.chaos.fault_on(link)
+
+    def _on_action(self, action: str, node: str, target: str) -> None:
+        self.chaos.referee.acted(action, node, target)
+        super()._on_action(action, node, target)

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 
-from mapek_domains.mesh.chaos import Chaos, MakesFaults
+from mapek_domains.mesh.chaos import BreakableSession, Chaos
 from mapek_domains.mesh.lab import BabelSettings, Lab
-from mapek_domains.mesh.session import MeshSession
 from mapek_domains.mesh.settings import MeshSettings
 from mapek_runtime.errors import EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, Fault
@@ -30,7 +29,7 @@ def lab_settings(settings: MeshSettings) -> BabelSettings:
     )
 
 
-class BabelSession(MakesFaults, MeshSession[BabelNode]):
+class BabelSession(BreakableSession[BabelNode]):
     """`async with BabelSession(lab, context, settings) as session:`, in a lab that is up."""
 
     def __init__(self, lab: Lab, context: DomainContext, settings: MeshSettings) -> None:
@@ -135,15 +134,3 @@ class BabelSession(MakesFaults, MeshSession[BabelNode]):
     async def _restarted(self, node_id: str) -> None:
         self.chaos.referee.started(node_id)
         await self._context.supervisor.restarted(node_id)
-
-    def _state(self, node: str, peer: str, *, drained: bool, alive: bool) -> str:
-        if not (self.nodes[node].running and self.nodes[peer].running):
-            return "down"
-        return "drained" if drained else "up"
-
-    def _fault(self, link: str) -> str:
-        return self.chaos.fault_on(link)
-
-    def _on_action(self, action: str, node: str, target: str) -> None:
-        self.chaos.referee.acted(action, node, target)
-        super()._on_action(action, node, target)

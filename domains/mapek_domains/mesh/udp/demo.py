@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 
-from mapek_domains.mesh.chaos import Chaos, MakesFaults
+from mapek_domains.mesh.chaos import BreakableSession, Chaos
 from mapek_domains.mesh.settings import MeshSettings, topology_of
 from mapek_runtime.errors import EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, Fault
@@ -23,7 +23,7 @@ from .session import UdpSession
 __all__ = ["DemoSession"]
 
 
-class DemoSession(MakesFaults, UdpSession):
+class DemoSession(BreakableSession[UdpNode], UdpSession):
     """Several nodes on loopback, the emulated links between them, and faults."""
 
     def __init__(self, context: DomainContext, settings: MeshSettings) -> None:
@@ -141,15 +141,3 @@ class DemoSession(MakesFaults, UdpSession):
                 loss = fault.parameters.get("loss", 0.6) if present else self._settings.loss
                 self.emulator.change(a, b, loss=loss)
                 self.emulator.change(b, a, loss=loss)
-
-    def _state(self, node: str, peer: str, *, drained: bool, alive: bool) -> str:
-        if not (self.nodes[node].running and self.nodes[peer].running):
-            return "down"
-        return "drained" if drained else "up"
-
-    def _fault(self, link: str) -> str:
-        return self.chaos.fault_on(link)
-
-    def _on_action(self, action: str, node: str, target: str) -> None:
-        self.chaos.referee.acted(action, node, target)
-        super()._on_action(action, node, target)

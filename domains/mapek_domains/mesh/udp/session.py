@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -23,7 +24,7 @@ from .port import parse_address, resolved
 __all__ = ["RealSession", "UdpSession"]
 
 
-class UdpSession(MeshSession[UdpNode]):
+class UdpSession(MeshSession[UdpNode], ABC):
     """The nodes of this process; also a `Messenger`."""
 
     def __init__(self, context: DomainContext) -> None:
@@ -50,9 +51,9 @@ class UdpSession(MeshSession[UdpNode]):
 
     # Life
 
+    @abstractmethod
     async def bind(self) -> None:
         """Make the nodes and bind their sockets; raises `ConfigError` where one cannot be."""
-        raise NotImplementedError(f"{type(self).__name__} binds no node")
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start the nodes, as tasks of `group`."""

@@ -1,0 +1,1 @@
+"""CRDTs: replicas that change apart and always merge to the same state."""

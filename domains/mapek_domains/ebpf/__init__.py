@@ -1,0 +1,1 @@
+"""eBPF: programs in the kernel, their probes and what they report."""

@@ -1,0 +1,1 @@
+"""Federated learning: clients that train at home and share only models."""

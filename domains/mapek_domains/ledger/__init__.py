@@ -1,0 +1,1 @@
+"""The ledger: transactions, blocks, proofs, and replicas that catch up."""

@@ -1,0 +1,1 @@
+"""Machine learning: models that are asked and models that are trained."""

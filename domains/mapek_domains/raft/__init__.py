@@ -1,0 +1,1 @@
+"""Raft: one log that a majority of nodes agrees on."""

@@ -1,0 +1,1 @@
+"""Workload identity: SPIFFE documents and the handshakes they secure."""
