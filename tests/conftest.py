@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
+from opentelemetry import trace
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,3 +29,11 @@ def blocking_is_an_error(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with blockbuster_ctx(["mapek_runtime", "mapek_domains"]):
         yield
+
+
+@pytest.fixture(autouse=True)
+def the_global_provider_is_put_back() -> Iterator[None]:
+    """OpenTelemetry lets its global provider be set once; a test that sets it must not do so for all."""
+    provider, done = trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE._done
+    yield
+    trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE._done = provider, done

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .active import active_provider, use_provider
 from .decorator import traced
 from .dropped import DroppedSpan
+from .handover import TracedQueue, run_in_executor, spawn, thread
 from .scope import SpanScope
 from .span import Span
 from .spec import Key, NodeId, SpanFactory, SpanGroup
@@ -22,9 +23,13 @@ __all__ = [
     "SpanFactory",
     "SpanGroup",
     "SpanScope",
+    "TracedQueue",
     "Tracer",
     "TracerProvider",
     "active_provider",
+    "run_in_executor",
+    "spawn",
+    "thread",
     "traced",
     "use_provider",
 ]

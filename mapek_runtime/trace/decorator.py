@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from opentelemetry.trace import SpanKind
 
 from .active import LateTracer
-from .scope import SpanScope
+from .scope import SpanScope, face_of
 from .spec import SpanSpec
 
 __all__ = ["traced"]
@@ -39,19 +39,24 @@ def traced(
     kind: SpanKind = SpanKind.INTERNAL,
     record_exception: bool = True,
 ) -> Any:
-    """Run each call of a function or coroutine function in a span.
+    """Run each call of a function in a span.
 
     `@traced` names the span after the function, `@traced("name", attributes=…, kind=…)` says more.
-    The span covers the awaited work. The tracer is looked up at each call, so decorating needs no
-    provider. Raises TypeError for a generator function.
+    Takes functions, coroutine functions, generator and async generator functions, methods of every
+    kind (above or below `@staticmethod` and `@classmethod`), partials and callable objects; raises
+    TypeError for anything else. The span covers the work: what is awaited, and the steps of a
+    generator from the first to the last, between which it is not current. The tracer is looked up at
+    each call, so decorating needs no provider.
     """
-    if callable(function):
+    if function is not None and not isinstance(function, str):
         return traced()(function)
     name = function
 
     def decorate(target: F) -> F:
-        called = name or target.__qualname__
-        spec = SpanSpec(called, "", LateTracer(target.__module__), {}, {}, {}, {}, None)
+        face = face_of(target)
+        called = name or face.__qualname__
+        module = getattr(face, "__module__", None) or type(target).__module__
+        spec = SpanSpec(called, "", LateTracer(module), {}, {}, {}, {}, None)
         scope = SpanScope(None, spec, called, dict(attributes or {}), None, kind, (), None, record_exception)
         return scope(target)
 

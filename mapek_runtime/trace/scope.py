@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Token
@@ -23,13 +24,14 @@ from mapek_runtime.errors import SpanReused
 
 from .dropped import DroppedSpan
 from .foreign import NO_SPAN, ForeignSpan
+from .generators import traced_async_generator, traced_generator
 from .span import Span
 
 if TYPE_CHECKING:
     from .spec import SpanSpec
     from .tracer import Tracer
 
-__all__ = ["SpanScope"]
+__all__ = ["SpanScope", "face_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -153,27 +155,42 @@ class SpanScope:
         self.__exit__(exc_type, exc, traceback)
 
     def __call__(self, function: F) -> F:
-        """Decorate a function or coroutine function: each call runs in a span of its own."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{function.__qualname__} is a generator: a span around its call would measure nothing; "
-                "open the span inside the body"
-            )
-        if inspect.iscoroutinefunction(function):
+        """Decorate a function of any kind: each call runs in a span of its own.
 
-            @functools.wraps(function)
+        The span of a coroutine covers what is awaited; that of a generator begins at the first step
+        and is current while the body runs. Raises TypeError for what is no function.
+        """
+        target: Any = function
+        if isinstance(target, staticmethod | classmethod):
+            return cast("F", type(target)(self(target.__func__)))
+        if isinstance(target, functools.partialmethod):
+            rebound: Any = functools.partialmethod(self(target.func), *target.args, **target.keywords)
+            return cast("F", rebound)
+        face: Any = face_of(target)
+        wrapper: Any
+        if inspect.isasyncgenfunction(face):
+            wrapper = traced_async_generator(target, self._fresh)
+        elif inspect.isgeneratorfunction(face):
+            wrapper = traced_generator(target, self._fresh)
+            if getattr(face, "__code__", wrapper.__code__).co_flags & inspect.CO_ITERABLE_COROUTINE:
+                wrapper = types.coroutine(wrapper)
+        elif inspect.iscoroutinefunction(face) or inspect.iscoroutinefunction(target):
+
             async def traced_coroutine(*args: Any, **kwargs: Any) -> Any:
                 with self._fresh():
-                    return await function(*args, **kwargs)
+                    return await target(*args, **kwargs)
 
-            return cast("F", traced_coroutine)
+            wrapper = traced_coroutine
+        else:
 
-        @functools.wraps(function)
-        def traced_function(*args: Any, **kwargs: Any) -> Any:
-            with self._fresh():
-                return function(*args, **kwargs)
+            def traced_function(*args: Any, **kwargs: Any) -> Any:
+                with self._fresh():
+                    return target(*args, **kwargs)
 
-        return cast("F", traced_function)
+            wrapper = traced_function
+        functools.update_wrapper(wrapper, face)
+        wrapper.__wrapped__ = target
+        return cast("F", wrapper)
 
     def _fresh(self) -> SpanScope:
         attributes = dict(self._attributes) if self._attributes else self._attributes
@@ -224,3 +241,28 @@ class SpanScope:
         if self._spec is not None:
             self._span.finish(exc)
         manager.__exit__(exc_type, exc, traceback)
+
+
+def face_of(target: Any) -> Any:
+    """The function whose name, kind and documentation a decorated `target` shows.
+
+    Raises TypeError for what cannot be decorated.
+    """
+    face = target
+    while True:
+        if isinstance(face, functools.partial | functools.partialmethod):
+            face = face.func
+        elif isinstance(face, staticmethod | classmethod):
+            face = face.__func__
+        else:
+            break
+    if isinstance(face, type):
+        raise TypeError(f"{face.__qualname__!r} is a class: decorate its methods")
+    if isinstance(face, property | functools.cached_property):
+        raise TypeError("a property cannot be decorated: decorate the function under it")
+    if inspect.isawaitable(face) or inspect.isgenerator(face) or inspect.isasyncgen(face):
+        name = getattr(face, "__qualname__", type(face).__qualname__)
+        raise TypeError(f"{name!r} was called already: decorate the function, not what its call returned")
+    if not callable(face):
+        raise TypeError(f"{face!r} is no function, method, partial or callable object")
+    return face if hasattr(face, "__qualname__") else type(face).__call__

@@ -116,14 +116,6 @@ def test_traced_keeps_the_functions_face() -> None:
     assert "add" in next(iter(finished()))
 
 
-def test_traced_refuses_a_generator_because_it_would_measure_nothing() -> None:
-    with pytest.raises(TypeError, match="generator"):
-
-        @traced
-        def numbers() -> object:
-            yield 1
-
-
 async def test_a_cancelled_block_is_marked_and_cancellation_goes_on() -> None:
     async def work() -> None:
         with tracer.start_as_current_span("work"):
