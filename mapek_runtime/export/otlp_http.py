@@ -103,13 +103,18 @@ class OTLPSpanExporter:
         deadline = loop.time() + (self._timeout or float("inf"))
         body = await self._compressed(payload)
         attempt = 0
+        earlier: TransportError | None = None
         while True:
             attempt += 1
             try:
                 return await self._attempt(body, deadline)
             except TransportError as error:
+                if earlier is not None and error.error_type == "timeout":
+                    # The deadline cut this attempt short; what failed before it says why.
+                    raise earlier from None
                 if not error.retryable:
                     raise
+                earlier = error
                 wait = self._backoff.delay(
                     attempt,
                     chance=self._random.random(),
