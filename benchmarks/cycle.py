@@ -1,8 +1,9 @@
 """What does a cycle cost, beside the stock SDK's?
 
 A cycle is a root span and five phases with two attributes each. The stock SDK's side runs the same
-tasks with `start_as_current_span`, which is what a careful user would write by hand. "runtime" is
-the whole of it: scheduler, plugins, guard rails and knowledge, under our tracer and under the SDK's.
+tasks with `start_as_current_span`, which is what a careful user would write by hand, in one loop and
+in many at the same time. "runtime" is the whole of it: scheduler, plugins, guard rails and knowledge,
+under our tracer and under the SDK's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from . import measure, variants
 
 QUESTION = "What does a cycle cost, beside the stock SDK's?"
 CYCLES = 400
+"""Cycles in one round, shared by the loops; each loop runs one at least."""
 PHASES = ("monitor", "analyze", "plan", "execute", "knowledge")
 
 
@@ -49,6 +51,10 @@ async def _bare(cycles: int) -> None:
             await asyncio.create_task(_bare_phase())
 
 
+def _each(loops: int) -> int:
+    return max(1, CYCLES // loops)
+
+
 def _hand_written(name: str, loops: int) -> Callable[[], float]:
     tracer = variants.tracer(name)
 
@@ -56,8 +62,8 @@ def _hand_written(name: str, loops: int) -> Callable[[], float]:
         began = time.perf_counter_ns()
         async with asyncio.TaskGroup() as group:
             for _ in range(loops):
-                group.create_task(_by_hand(tracer, CYCLES // loops))
-        return (time.perf_counter_ns() - began) / (CYCLES // loops * loops)
+                group.create_task(_by_hand(tracer, _each(loops)))
+        return (time.perf_counter_ns() - began) / (_each(loops) * loops)
 
     return lambda: asyncio.run(run())
 
@@ -67,8 +73,8 @@ def _bare_tasks(loops: int) -> Callable[[], float]:
         began = time.perf_counter_ns()
         async with asyncio.TaskGroup() as group:
             for _ in range(loops):
-                group.create_task(_bare(CYCLES // loops))
-        return (time.perf_counter_ns() - began) / (CYCLES // loops * loops)
+                group.create_task(_bare(_each(loops)))
+        return (time.perf_counter_ns() - began) / (_each(loops) * loops)
 
     return lambda: asyncio.run(run())
 
@@ -107,20 +113,26 @@ def _runtime(name: str) -> Callable[[], float]:
 def main() -> None:
     """Print the table."""
     parser = measure.arguments(QUESTION, rounds=9)
-    parser.add_argument("--loops", type=int, default=1, help="loops at the same time (up to 400)")
+    parser.add_argument(
+        "--loops", type=int, nargs="+", default=[1, 100, 10_000], help="so many loops at the same time"
+    )
     options = parser.parse_args()
-    loops = max(1, min(options.loops, CYCLES))
-    runs = {
-        "stock SDK, tasks by hand": _hand_written("stock SDK", loops),
-        "recorded, tasks by hand": _hand_written("recorded", loops),
-        "bare tasks, no tracing": _bare_tasks(loops),
-        "runtime under the stock SDK": _runtime("stock SDK"),
-        "runtime, recorded": _runtime("recorded"),
-        "runtime, unsampled": _runtime("unsampled"),
-        "runtime, off": _runtime("off"),
-    }
-    rows = measure.compare(runs, reference="stock SDK, tasks by hand", rounds=options.rounds)
-    measure.report(QUESTION, rows, unit="cycle", rounds=options.rounds, as_json=options.json)
+    for loops in options.loops:
+        runs = {
+            "stock SDK, tasks by hand": _hand_written("stock SDK", loops),
+            "recorded, tasks by hand": _hand_written("recorded", loops),
+            "bare tasks, no tracing": _bare_tasks(loops),
+        }
+        if loops == 1:
+            runs |= {
+                "runtime under the stock SDK": _runtime("stock SDK"),
+                "runtime, recorded": _runtime("recorded"),
+                "runtime, unsampled": _runtime("unsampled"),
+                "runtime, off": _runtime("off"),
+            }
+        rows = measure.compare(runs, reference="stock SDK, tasks by hand", rounds=options.rounds)
+        question = f"{QUESTION} ({loops:,} {'loop' if loops == 1 else 'loops'})"
+        measure.report(question, rows, unit="cycle", rounds=options.rounds, as_json=options.json)
 
 
 if __name__ == "__main__":

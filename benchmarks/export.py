@@ -184,7 +184,7 @@ def _provider(variant: str, port: int) -> tuple[Any, Callable[[], Any]]:
     if variant == OURS:
         from mapek_runtime.export.batch import BatchSpanProcessor
         from mapek_runtime.export.otlp_http import OTLPSpanExporter
-        from mapek_runtime.trace.tracer import TracerProvider
+        from mapek_runtime.trace import TracerProvider
 
         provider: sdk.TracerProvider = TracerProvider(resource=Resource(RESOURCE))
         processor = BatchSpanProcessor(OTLPSpanExporter(f"http://127.0.0.1:{port}/v1/traces"))
@@ -213,7 +213,7 @@ def _measure_encode(count: int = 512, rounds: int = 31) -> dict[str, Any]:
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans as encode_by_sdk
 
     from mapek_runtime.export.encode import encode_spans
-    from mapek_runtime.trace.tracer import TracerProvider
+    from mapek_runtime.trace import TracerProvider
 
     found = {}
     for strings in ("unique", "repeated"):

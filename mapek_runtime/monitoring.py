@@ -108,7 +108,7 @@ class TracerManager:
 
     def span(self, name: str, attributes: Mapping[str, Any] | None = None) -> SpanScope:
         """A scope in which a new span is current: `with`, `async with`, or a decorator."""
-        return SpanScope(None, _CUSTOM, name, dict(attributes or {}))
+        return _CUSTOM.scope(dict(attributes or {}), name=name)
 
     @overload
     def span_decorator(self, span_name: F, /) -> F: ...

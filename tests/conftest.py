@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
 from opentelemetry import trace
 
 
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose tasks take their first step at once, in `create_task`."""
+    loop = asyncio.new_event_loop()
+    if sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+EVERY_LOOP: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+}
+if sys.version_info >= (3, 12):
+    EVERY_LOOP["eager"] = ("asyncio", {"loop_factory": eager_loop})
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "blocking: the test may block the loop")
+    config.addinivalue_line(
+        "markers", "every_loop: on asyncio, on uvloop, and on eager tasks where Python has them"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marked = metafunc.definition.get_closest_marker("every_loop")
+    if marked and "anyio_backend" in metafunc.fixturenames:
+        # `eager=False` is for what says that a task has not begun.
+        kinds = [kind for kind in EVERY_LOOP if kind != "eager" or marked.kwargs.get("eager", True)]
+        metafunc.parametrize("anyio_backend", [EVERY_LOOP[kind] for kind in kinds], ids=kinds)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .decode import Configuration, decode
 from .schema import Leaf, describe_type, leaves, variable_of
 from .settings import (
+    CycleSamplingSettings,
     ExportSettings,
     GuardSettings,
     KnowledgeSettings,
@@ -17,12 +18,14 @@ from .settings import (
     LoopSettings,
     NodeSettings,
     RunSettings,
+    SamplerSettings,
     Settings,
 )
 from .sources import Sources, Value, read_sources
 
 __all__ = [
     "Configuration",
+    "CycleSamplingSettings",
     "ExportSettings",
     "GuardSettings",
     "KnowledgeSettings",
@@ -31,6 +34,7 @@ __all__ = [
     "LoopSettings",
     "NodeSettings",
     "RunSettings",
+    "SamplerSettings",
     "Settings",
     "Sources",
     "Value",

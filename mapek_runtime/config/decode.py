@@ -96,8 +96,10 @@ def decode(
     converted = {path: _convert(known[path], value) for path, value in values.items()}
     origins = {path: value.origin for path, value in values.items()}
     return Configuration(
-        settings=_build(Settings, "", converted, sources),
-        sections={name: _build(struct, name, converted, sources) for name, struct in sections.items()},
+        settings=_build(Settings, "", converted, sources, origins),
+        sections={
+            name: _build(struct, name, converted, sources, origins) for name, struct in sections.items()
+        },
         origins=origins,
         unused=tuple(dict.fromkeys(unused)),
         warnings=sources.warnings,
@@ -208,12 +210,18 @@ def _from_text(leaf: Leaf, text: str) -> Any:
     return msgspec.convert(text, leaf.type, strict=False)
 
 
-def _build(struct: type[S], prefix: str, values: Mapping[str, Any], sources: Sources) -> S:
+def _build(
+    struct: type[S],
+    prefix: str,
+    values: Mapping[str, Any],
+    sources: Sources,
+    origins: Mapping[str, str],
+) -> S:
     chosen: dict[str, Any] = {}
     for each in msgspec.structs.fields(struct):
         path = f"{prefix}.{each.name}" if prefix else each.name
         if is_struct(each.type):
-            chosen[each.name] = _build(each.type, path, values, sources)
+            chosen[each.name] = _build(each.type, path, values, sources, origins)
         elif path in values:
             chosen[each.name] = values[path]
         elif each.required:
@@ -224,4 +232,6 @@ def _build(struct: type[S], prefix: str, values: Mapping[str, Any], sources: Sou
     try:
         return struct(**chosen)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{sources.file or 'configuration'}: [{prefix}]: {error}") from None
+        paths = (f"{prefix}.{name}" if prefix else name for name in struct.__struct_fields__)
+        where = ", ".join(dict.fromkeys(origins[path] for path in paths if path in origins))
+        raise ConfigError(f"{where or 'configuration'}: [{prefix}]: {error}") from None

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 __all__ = [
+    "CycleSamplingSettings",
     "ExportSettings",
     "GuardSettings",
     "KnowledgeSettings",
@@ -18,6 +19,7 @@ __all__ = [
     "LoopSettings",
     "NodeSettings",
     "RunSettings",
+    "SamplerSettings",
     "Settings",
 ]
 
@@ -122,6 +124,55 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Seconds at the end of a run for what is still queued."""
 
 
+class CycleSamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether a cycle itself decides that its spans are kept, and which."""
+
+    decide: bool = False
+    """Hold the spans of a cycle until it ends; keep it for an anomaly, an action, an error or an unusual
+    duration, and else by the share below. A cycle whose context leaves the process before a cause is
+    found goes by the share alone."""
+    quiet_ratio: Share = 0.01
+    """Share of the cycles without a cause that are kept."""
+    slow: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    """Times the usual duration (the median of the last 512 cycles) from which a cycle may be unusual; it
+    must also be among the slowest hundredth."""
+    most_spans_per_cycle: AtLeastOne = 4096
+    """Ended spans of one cycle that may wait; a larger one goes by the share at once."""
+    most_held_spans: AtLeastOne = 65_536
+    """Ended spans of all open cycles that may wait; beyond it the oldest cycles go by the share."""
+
+
+class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which traces are recorded. What a root decides holds for its whole trace."""
+
+    type: Literal["otel", "const", "probabilistic", "probability", "adaptive", "remote"] = "otel"
+    """otel: what OTEL_TRACES_SAMPLER says, every trace where it is unset. const: all or none.
+    probabilistic: a share, as traceidratio. probability: a share that is consistent between nodes and
+    recorded as `ot=th:`. adaptive: a budget of traces a second. remote: what a Jaeger server says."""
+    param: NonNegative | None = None
+    """const: 1 or 0, unset 1. probabilistic, probability: the share, unset 1. adaptive: traces a second
+    over all operations, unset 10. remote: the share until the server has answered, unset 0.001."""
+    endpoint: Annotated[str, msgspec.Meta(pattern=r"^$|^https?://[^/\s]+")] = ""
+    """The server that a remote sampler asks over HTTP; unset: http://localhost:5778."""
+    interval: Positive = 60.0
+    """Seconds from one question to that server to the next."""
+    operations: AtLeastOne = 100
+    """Names of root spans that an adaptive sampler tells apart; the others share one entry."""
+
+    def __post_init__(self) -> None:
+        right = None
+        if self.param is None or self.type == "otel":
+            return
+        if self.type == "const" and self.param not in {0, 1}:
+            right = "0 or 1"
+        elif self.type == "adaptive" and not 0 < self.param < float("inf"):
+            right = "a number above 0"
+        elif self.type not in {"const", "adaptive"} and not self.param <= 1:
+            right = "a number from 0 to 1"
+        if right is not None:
+            raise ValueError(f"param is {self.param:g}; with type {self.type!r} it must be {right}")
+
+
 class KnowledgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a node keeps what it learned."""
 
@@ -156,5 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     loop: LoopSettings = LoopSettings()
     run: RunSettings = RunSettings()
     export: ExportSettings = ExportSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    cycles: CycleSamplingSettings = CycleSamplingSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     log: LogSettings = LogSettings()

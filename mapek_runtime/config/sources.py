@@ -94,7 +94,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         ) from None
 
 
-# OTEL_* → settings. Sampler, limits and resource attributes are read by the SDK itself.
+# OTEL_* → settings. Limits and resource attributes are read by the SDK itself; of the sampler it is only
+# said here that OTEL_TRACES_SAMPLER takes the place of what the file says.
 
 
 def _text(value: str) -> str:
@@ -122,6 +123,10 @@ def _exporter(value: str) -> str:
     return word
 
 
+def _otel(_value: str) -> str:
+    return "otel"
+
+
 def _base_address(value: str) -> str:
     return _address(value).rstrip("/") + "/v1/traces"
 
@@ -134,6 +139,7 @@ def _address(value: str) -> str:
 
 _OTEL: tuple[tuple[str, str, Callable[[str], Any], str], ...] = (
     ("service_name", "OTEL_SERVICE_NAME", _text, "text"),
+    ("sampler.type", "OTEL_TRACES_SAMPLER", _otel, "the name of a sampler"),
     ("export.exporter", "OTEL_TRACES_EXPORTER", _exporter, "otlp, console or none"),
     ("export.endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _address, "an http:// or https:// address"),
     ("export.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", _base_address, "an http:// or https:// address"),

@@ -5,7 +5,8 @@ ended + recovered = exported + dropped{reason} + held + queued + in flight + spo
 ```
 
 It holds at every instant, and each span is in one state. `Account` is where spans change their
-state after they left the ring; it knows numbers only.
+state after they left the ring; it knows numbers only. A span that ended below a cycle is held until
+the cycle is decided, and then goes to the ring or is `sampled_out`; the sampler's holds count these.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mapek_runtime.trace.ring import Ring
+from mapek_runtime.trace.sampling.hold import Holds
 
 __all__ = ["Account", "Outcome", "SinkAccount", "SinkStatistics", "Statistics"]
 
@@ -83,11 +85,12 @@ class Account:
     """The account of a processor: what has left the ring, by state.
 
     A change is two or three additions under a lock that is taken once a batch or slice, so that a
-    reader in another thread never sees half of it.
+    reader in another thread never sees half of it. `holds` are those of the sampler in front.
     """
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, holds: Holds | None = None) -> None:
         self._ring = ring
+        self._holds = holds
         self._lock = threading.Lock()
         self.clear()
 
@@ -151,12 +154,18 @@ class Account:
             dropped = dict(self.dropped)
             if ring.dropped:
                 dropped["queue_full"] = dropped.get("queue_full", 0) + ring.dropped
+            held = sampled_out = 0
+            if self._holds is not None:
+                # What another thread moves from a hold to the ring just now is on neither side.
+                held, sampled_out = self._holds.held, self._holds.sampled_out
+            if sampled_out:
+                dropped["sampled_out"] = sampled_out
             return Statistics(
-                ended=ended + self.refused,
+                ended=ended + self.refused + held + sampled_out,
                 recovered=0,
                 exported=self.exported,
                 dropped=MappingProxyType(dropped),
-                held=0,
+                held=held,
                 queued=ring.waiting + self.waiting,
                 in_flight=self.in_flight,
                 spooled=0,

@@ -165,7 +165,7 @@ class AttributeEncoder:
         elif -(1 << 63) <= value < 1 << 63:
             digits = varint(value)
         else:
-            self._refuse(key, ValueError(f"{value} does not fit in 64 bits"))
+            self._refuse(key, ValueError(f"an integer of {value.bit_length()} bits does not fit in 64"))
             return b""
         header = record.widths[len(digits)]
         if header is None:
@@ -201,7 +201,7 @@ def encode_value(value: Any) -> bytes:
     if isinstance(value, int):
         number = int.__index__(value)
         if not -(1 << 63) <= number < 1 << 63:
-            raise ValueError(f"{number} does not fit in 64 bits")
+            raise ValueError(f"an integer of {number.bit_length()} bits does not fit in 64")
         return b"\x18" + varint(number)
     if isinstance(value, float):
         return b"\x21" + _double(value)

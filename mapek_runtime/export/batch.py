@@ -20,14 +20,18 @@ from dataclasses import replace
 from typing import Any
 
 from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 
+from mapek_runtime.trace.identity import SAMPLED
 from mapek_runtime.trace.ring import Ring
-from mapek_runtime.trace.span import SAMPLED, Span
+from mapek_runtime.trace.sampling.hold import Holds
+from mapek_runtime.trace.span import Span
 
 from .account import Account, Statistics
 from .drain import DrainLoop
+from .metrics import observe
 from .notice import Notices
 from .outbox import Outbox
 from .pace import DEFAULT_CONCURRENCY, read_pace
@@ -51,7 +55,8 @@ class BatchSpanProcessor(SpanProcessor):
     """Exports ended spans in batches, on its own asyncio task.
 
     Takes any number of exporters: asyncio ones, and synchronous ones of the SDK, which get a thread.
-    The settings default to `OTEL_BSP_*`. `statistics()` says what became of every span.
+    The settings default to `OTEL_BSP_*`. `statistics()` says what became of every span; where cycles
+    decide, give it the sampler's `holds`, so that it also knows the spans that are held back from it.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class BatchSpanProcessor(SpanProcessor):
         max_export_batch_size: int | None = None,
         export_timeout_millis: float | None = None,
         max_concurrency: int = DEFAULT_CONCURRENCY,
+        holds: Holds | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         if not exporters:
             raise TypeError("BatchSpanProcessor needs at least one exporter")
@@ -77,7 +84,8 @@ class BatchSpanProcessor(SpanProcessor):
         )
         self._ring = Ring(pace.capacity, self._on_due)
         self._ring.arm(0)
-        self._account = Account(self._ring)
+        self._holds = holds
+        self._account = Account(self._ring, holds)
         self._outbox = Outbox(
             self._ring,
             self._account,
@@ -93,10 +101,17 @@ class BatchSpanProcessor(SpanProcessor):
         self._told: set[str] = set()
         self._stopped = False
         self._closed = False
+        observe(self.statistics, pace.capacity, meter_provider)
         atexit.register(self._at_exit)
         _follow_fork(self)
 
     # The SDK's interface
+
+    @property
+    def span_exporter(self) -> Exporter:
+        """The exporter, as the SDK's processor names it; the first of several."""
+        exporter: Exporter = self._sinks[0].exporter
+        return exporter
 
     def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
         """Nothing happens when a span starts."""
@@ -227,7 +242,7 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task = BatchTask(self._outbox, self._sinks, self._pace, loop)
         # Born in an empty context, or everything it does would belong to whatever span is open now.
         handle = loop.create_task(task.run(), name="mapek-batch", context=contextvars.Context())
-        handle.add_done_callback(_report)
+        handle.add_done_callback(_report, context=contextvars.Context())
         task.own(handle)
         return task
 
@@ -286,6 +301,9 @@ class BatchSpanProcessor(SpanProcessor):
             self._notices.warn("close", "exporters were not closed within %.1f s", limit)
 
     def _refuse_more(self) -> None:
+        if self._holds is not None:
+            # What is kept of the cycles that are open still goes out with the last batch.
+            self._holds.settle()
         self._stopped = True
         self._append = self._refuse
 
@@ -306,14 +324,15 @@ class BatchSpanProcessor(SpanProcessor):
         if self._closed:
             return
         self._closing = None
-        if self.statistics().queued + self.statistics().in_flight:
+        left = self.statistics()
+        if left.held + left.queued + left.in_flight:
             self.shutdown()
 
     def _after_fork(self) -> None:
         """This is the child of a fork: the spans so far belong to the parent, and so does its loop."""
         self._ring.clear()
         self._ring.arm(0)
-        self._account = self._outbox.account = Account(self._ring)
+        self._account = self._outbox.account = Account(self._ring, self._holds)
         self._outbox.clear()
         self._task = None
         self._closing = None

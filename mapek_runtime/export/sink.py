@@ -152,45 +152,56 @@ class WorkerSink(SpanSink):
 
     def __init__(self, name: str, exporter: SpanExporter, timeout: float, notices: Notices) -> None:
         super().__init__(name, exporter, timeout, notices)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._job: _Job | None = None
 
     async def _send(self, batch: Batch) -> None:
-        result = await self._call(lambda: self.exporter.export(batch.spans))
+        # The SDK's own processor gives a list: exporters in the field may count on one.
+        result = await self._call(lambda: self.exporter.export(list(batch.spans)))
         if result is not SpanExportResult.SUCCESS:
             raise TransportError(f"the exporter answered {result!r}", error_type="failure")
 
     async def aclose(self) -> None:
-        """Shut the exporter down."""
+        """Shut the exporter down, beside an export that still goes on: that is what ends it early."""
+        threads = [self._jobs]
+        if self._job is not None and self._job.running:
+            self._jobs = None
         try:
             await self._call(self.exporter.shutdown)
         finally:
-            if self._thread is not None:
-                self._jobs.put(None)
-                self._thread = None
+            threads.append(self._jobs)
+            for jobs in threads:
+                if jobs is not None:
+                    jobs.put(None)
+            self._jobs = None
 
     def after_fork(self) -> None:
         """Threads do not survive a fork; exporters of the SDK look after themselves."""
         super().after_fork()
-        self._jobs = queue.SimpleQueue()
-        self._thread = None
+        self._jobs = self._job = None
 
     async def _call(self, function: Callable[[], Any]) -> Any:
         loop = asyncio.get_running_loop()
-        if isinstance(loop, DrainLoop):
-            return await loop.run_in_executor(None, function)
-        job = _Job(function, loop)
-        self._jobs.put(job)
-        if self._thread is None:
-            # A daemon: an exporter that hangs must not keep the process from ending.
-            self._thread = threading.Thread(
-                target=_work, args=(self._jobs,), name=f"mapek-{self.name}", daemon=True
-            )
-            self._thread.start()
+        job = self._job = _Job(function, loop)
+        try:
+            if self._jobs is None:
+                self._jobs = self._start()
+            self._jobs.put(job)
+        except RuntimeError:
+            if not isinstance(loop, DrainLoop):
+                raise
+            # The interpreter ends and starts no thread any more; nothing else is held up here.
+            job.run()
         try:
             return await job.result
         finally:
             job.wanted = False
+
+    def _start(self) -> queue.SimpleQueue[_Job | None]:
+        jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # A daemon: an exporter that hangs must not keep the process from ending.
+        threading.Thread(target=_work, args=(jobs,), name=f"mapek-{self.name}", daemon=True).start()
+        return jobs
 
 
 class _Job:
@@ -201,12 +212,15 @@ class _Job:
         self.loop = loop
         self.result: asyncio.Future[Any] = loop.create_future()
         self.wanted = True
+        self.running = False
 
     def run(self) -> None:
+        self.running = True
         try:
             value, error = self.function(), None
         except Exception as raised:  # noqa: BLE001 - is raised where the result is awaited
             value, error = None, raised
+        self.running = False
         try:
             self.loop.call_soon_threadsafe(self._resolve, value, error)
         except RuntimeError:

@@ -52,6 +52,7 @@ class CycleRunner:
         self.node_id = node_id
         self.count = 0
         self.previous: SpanContext | None = None
+        """What the next cycle is linked to: the cycle before it."""
         self.latest: Cycle | None = None
         self._registry = registry
         self._settings = settings

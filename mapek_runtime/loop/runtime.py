@@ -96,11 +96,15 @@ class Runtime:
             jitter=self.settings.jitter,
             overlap=self.settings.overlap,
         )
+        spawner = trace.get_current_span().get_span_context()
+        if spawner.is_valid:
+            # The first cycle is linked to where the loop was started, each later one to the one before.
+            self._runner.previous = spawner
         # Owned by this block; born in an empty context, or every cycle would inherit what is open here.
         self._task = asyncio.get_running_loop().create_task(
             self._scheduler.run(), name=f"mapek {self.node_id}", context=contextvars.Context()
         )
-        self._task.add_done_callback(self._loop_ended)
+        self._task.add_done_callback(self._loop_ended, context=contextvars.Context())
         return self
 
     async def __aexit__(

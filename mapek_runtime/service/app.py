@@ -28,9 +28,9 @@ from mapek_runtime.loop import (
     Topology,
 )
 from mapek_runtime.loop.knowledge_sqlite import SqliteStore
+from mapek_runtime.trace.loop_lag import LoopLag
 
 from .chaos import run_chaos
-from .lag import LoopLag
 from .nodes import NodeLoops, watching
 from .output import Output
 from .prepare import Prepared
@@ -94,7 +94,7 @@ class Run:
                 )
                 output = self._output = make_output(self)
                 await inner.enter_async_context(_background(output.run(), "output"))
-                await inner.enter_async_context(_background(self._lag.run(), "loop lag"))
+                await inner.enter_async_context(self._lag)
                 await self._run_domains(inner)
                 seconds = self.elapsed()
             # Everything is closed and flushed: only now is the account of the spans final.
@@ -104,6 +104,7 @@ class Run:
                 reports=self._reports,
                 spans=tracing.statistics(),
                 loop_lag_ms=self._lag.milliseconds(),
+                loop_blockers=self._lag.blockers(),
             )
             await output.finish(summary)
         return summary
@@ -123,6 +124,10 @@ class Run:
     def statistics(self) -> Mapping[str, RuntimeStatistics]:
         """The counts of each node's loop."""
         return self.loops.statistics()
+
+    def loop_lag_ms(self) -> Mapping[str, float]:
+        """How late the event loop was so far: median, 99th percentile and longest."""
+        return self._lag.milliseconds()
 
     def stop(self) -> None:
         """End the run in an orderly way; a second call cancels what the first one still waits for."""

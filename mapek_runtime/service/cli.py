@@ -31,6 +31,7 @@ from .logs import logging_to_stderr
 from .output import JsonLines, Output, PlainLines
 from .prepare import Prepared, prepare, problems
 from .reference import reference, show
+from .sampling import describe_sampler
 from .state import halt as halt_loops
 from .state import halt_file, state_folder
 from .state import resume as resume_loops
@@ -138,6 +139,7 @@ def check(
     with _refusing():
         sources = _sources(config, _common(domains, state), plugin)
         prepared, wrong = problems(sources, os.environ)
+        sampler = "" if prepared is None else describe_sampler(prepared.settings)
     for warning in sources.warnings:
         typer.echo(f"mapek: {warning}", err=True)
     for error in wrong:
@@ -151,6 +153,7 @@ def check(
     names = ", ".join(domain.name for domain in prepared.domains) or "none"
     plugins = ", ".join(source.name for source in prepared.plugins) or "none"
     typer.echo(f"nodes: {', '.join(prepared.nodes)}; domains: {names}; plugins: {plugins}")
+    typer.echo(f"sampler: {sampler}")
     typer.echo(f"state folder: {prepared.state}")
     if halt_file(prepared.state).exists():
         typer.echo("the loops are halted; `mapek resume` lets them act")

@@ -12,7 +12,7 @@ from opentelemetry.instrumentation.aiohttp_server import AioHttpServerInstrument
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.trace import TracerProvider
 
-__all__ = ["instrumented"]
+__all__ = ["instrumented", "without_advice"]
 
 _INSTRUMENTORS: tuple[Any, ...] = (
     AioHttpClientInstrumentor,
@@ -31,9 +31,16 @@ def instrumented(provider: TracerProvider) -> Iterator[None]:
         for make in _INSTRUMENTORS:
             instrumentor = make()
             if not instrumentor.is_instrumented_by_opentelemetry:
-                with warnings.catch_warnings():
-                    # aiohttp advises against subclassing Application, which is how it is instrumented.
-                    warnings.filterwarnings("ignore", "Inheritance class", DeprecationWarning)
+                with without_advice():
                     instrumentor.instrument(tracer_provider=provider)
                 stack.callback(instrumentor.uninstrument)
+        yield
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """No warnings that concern whoever wrote an instrumentation, and not who switches it on."""
+    with warnings.catch_warnings():
+        # aiohttp advises against subclassing Application, which is how it is instrumented.
+        warnings.filterwarnings("ignore", "Inheritance class", DeprecationWarning)
         yield

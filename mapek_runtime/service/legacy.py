@@ -20,6 +20,7 @@ _ENDPOINTS = (
 )
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _BY_RATIO = ("traceidratio", "parentbased_traceidratio")
+_REMOTE = ("jaeger_remote", "parentbased_jaeger_remote")
 _THRIFT_PORTS = ("6831", "6832")
 
 
@@ -90,6 +91,10 @@ class _Reader:
             self._replace("OTEL_SAMPLER_ARG", text, both)
         elif sampler.lower() in _BY_RATIO:
             self._replace("OTEL_SAMPLER_ARG", text, {"OTEL_TRACES_SAMPLER_ARG": text})
+        elif sampler.lower() in _REMOTE:
+            self._replace(
+                "OTEL_SAMPLER_ARG", text, {"OTEL_TRACES_SAMPLER_ARG": f"initialSamplingRate={text}"}
+            )
         else:
             self._say("OTEL_SAMPLER_ARG", text, f"and ignored: OTEL_TRACES_SAMPLER={sampler} takes no ratio")
 
@@ -106,8 +111,6 @@ class _Reader:
         if host is None:
             if port is not None:
                 self._say("JAEGER_AGENT_PORT", port, "and ignored without JAEGER_AGENT_HOST")
-        elif standard is not None:
-            self._say("JAEGER_AGENT_HOST", host, f"and ignored, because {standard} is set")
         elif any(letter in host for letter in "/@ "):
             self._say(
                 "JAEGER_AGENT_HOST",
@@ -115,14 +118,29 @@ class _Reader:
                 "and must be the name of a host: ignored; set OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4318",
             )
         else:
-            self._replace("JAEGER_AGENT_HOST", host, self._endpoint(host, port))
+            instead = self._strategies(host)
+            if standard is None:
+                instead = self._endpoint(host, port) | instead
+            if instead:
+                self._replace("JAEGER_AGENT_HOST", host, instead)
+            else:
+                self._say("JAEGER_AGENT_HOST", host, f"and ignored, because {standard} is set")
+
+    def _strategies(self, host: str) -> dict[str, str]:
+        """Where a sampler that is told by a server asks it: on that host, unless another is set."""
+        server = f"http://{_in_address(host)}:5778"
+        named = self._set.get("OTEL_TRACES_SAMPLER", "").lower()
+        argument = self.found.get("OTEL_TRACES_SAMPLER_ARG", self._set.get("OTEL_TRACES_SAMPLER_ARG", ""))
+        if named in _REMOTE and "endpoint=" not in argument:
+            return {"OTEL_TRACES_SAMPLER_ARG": ",".join(filter(None, (f"endpoint={server}", argument)))}
+        if self._set.get("MAPEK_SAMPLER_TYPE") == "remote" and "MAPEK_SAMPLER_ENDPOINT" not in self._set:
+            return {"MAPEK_SAMPLER_ENDPOINT": server}
+        return {}
 
     def _endpoint(self, host: str, port: str | None) -> dict[str, str]:
         chosen = next((self._set[name].lower() for name in _PROTOCOLS if name in self._set), None)
         protocol = chosen or ("grpc" if port == "4317" else "http/protobuf")
-        if ":" in host and not host.startswith("["):
-            host = f"[{host}]"
-        otlp = f"http://{host}:{4317 if protocol == 'grpc' else 4318}"
+        otlp = f"http://{_in_address(host)}:{4317 if protocol == 'grpc' else 4318}"
         standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": otlp}
         if chosen is None and protocol == "grpc":
             standard["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
@@ -135,6 +153,10 @@ class _Reader:
 
     def _say(self, name: str, text: str, what: str) -> None:
         self.said.append(f"{name}={text} is deprecated {what}")
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _is_share(text: str) -> bool:

@@ -46,6 +46,9 @@ class Watched(Protocol):
     def statistics(self) -> Mapping[str, RuntimeStatistics]:
         """The counts of each node's loop."""
 
+    def loop_lag_ms(self) -> Mapping[str, float]:
+        """How late the event loop was: median, p99 and max."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -58,6 +61,7 @@ class Picture:
     routes: Mapping[tuple[str, str], tuple[str, ...]]
     reports: tuple[FaultReport, ...] = ()
     events: tuple[str, ...] = ()
+    lag_ms: float = 0.0
 
 
 class LiveView:
@@ -122,6 +126,7 @@ def look(watched: Watched, title: str, events: tuple[str, ...]) -> Picture:
         routes=routes,
         reports=tuple(injector.report() for injector in watched.injectors()),
         events=events,
+        lag_ms=watched.loop_lag_ms()["p99"],
     )
 
 
@@ -153,6 +158,7 @@ def _headline(picture: Picture) -> Text:
     if sent:
         delivered = sum(report.delivered for report in picture.reports)
         words.append(f"{delivered / sent:.2%} of {sent} messages delivered")
+    words.append(f"loop lag {picture.lag_ms:.1f} ms (p99)")
     return Text("  ·  ".join(words), style="bold")
 
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from opentelemetry import trace
 
 from mapek_runtime.config import LogSettings
+from mapek_runtime.trace.logs import current_ids
 
 __all__ = ["add_trace_ids", "logging_to_stderr"]
 
@@ -27,10 +27,10 @@ def add_trace_ids(
     _logger: Any, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """A structlog processor: the ids of the current span, where there is one."""
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
-        event["trace_id"] = trace.format_trace_id(context.trace_id)
-        event["span_id"] = trace.format_span_id(context.span_id)
+    ids = current_ids()
+    if ids is not None:
+        event["trace_id"] = ids.trace_id
+        event["span_id"] = ids.span_id
     return event
 
 

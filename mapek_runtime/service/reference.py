@@ -28,8 +28,12 @@ A value is taken from the first of these that has it: a flag of `mapek run`, the
 * In a variable, a list is written `a,b` or as in TOML, a table as in TOML.
 * Without a configuration file and without `node.count`, five nodes run in one process as a
   demonstration. A demonstration's `loop.interval` is 0.1 unless set.
-* Sampler, limits and resource are OpenTelemetry's own variables: `OTEL_TRACES_SAMPLER`,
-  `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED` and the others.
+* Limits and resource are OpenTelemetry's own variables: `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`,
+  `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED` and the others.
+* `OTEL_TRACES_SAMPLER` may be `always_on`, `always_off`, `traceidratio` or `jaeger_remote`, each also
+  with `parentbased_` before it, or what another package provides. With `jaeger_remote`,
+  `OTEL_TRACES_SAMPLER_ARG` is `endpoint=http://localhost:5778,pollingIntervalMs=60000,initialSamplingRate=0.001`;
+  the server is asked over HTTP. `xray` is not supported and counts as unset, with a warning.
 * Headers, certificates and compression of the export are `OTEL_EXPORTER_OTLP_*`.
 """
 

@@ -9,8 +9,11 @@ from typing import Any
 
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.loop import FaultReport, RuntimeStatistics
+from mapek_runtime.trace.loop_blame import Blocker
 
 __all__ = ["Summary", "law", "percentile"]
+
+_MOST_BLOCKERS = 5
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -29,6 +32,8 @@ class Summary:
     reports: Sequence[FaultReport]
     spans: Statistics
     loop_lag_ms: Mapping[str, float]
+    loop_blockers: Sequence[Blocker] = ()
+    """Who held the loop, the longest in sum first."""
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as its JSON line has it; what was not measured is null."""
@@ -63,6 +68,7 @@ class Summary:
             "wrong_actions": sum(report.wrong_actions for report in self.reports),
             "spans": law(self.spans),
             "loop_lag_ms": dict(self.loop_lag_ms),
+            "loop_blockers": [blocker.as_dict() for blocker in self.loop_blockers[:_MOST_BLOCKERS]],
         }
 
     def lines(self) -> list[str]:
@@ -98,6 +104,12 @@ class Summary:
             f"{spans['ended']} spans ended: {spans['exported']} exported, {dropped} dropped, "
             f"{waiting} waiting; loop lag {facts['loop_lag_ms']['p99']:.1f} ms p99"
         )
+        for blocker in self.loop_blockers[:1]:
+            kind = "span " if blocker.is_span else ""
+            lines.append(
+                f"the event loop was held {blocker.count} times by {kind}{blocker.name}, "
+                f"{blocker.longest * 1000:.0f} ms at most, in {blocker.place}"
+            )
         return lines
 
 

@@ -1,6 +1,6 @@
 """`tracing`: a provider with its exporter, from environment and configuration, closed on exit.
 
-Sampler, limits, resource attributes and `OTEL_SDK_DISABLED` are read by the SDK's own readers.
+Limits, resource attributes and `OTEL_SDK_DISABLED` are read by the SDK's own readers.
 """
 
 from __future__ import annotations
@@ -18,15 +18,22 @@ from typing import Any, TextIO
 
 from opentelemetry import trace as trace_api
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace.sampling import Sampler
 
-from mapek_runtime.config import Configuration, ExportSettings, decode, read_sources
+from mapek_runtime.config import Configuration, CycleSamplingSettings, ExportSettings, decode, read_sources
 from mapek_runtime.export import BatchSpanProcessor, OTLPSpanExporter
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.export.console import ConsoleSpanExporter
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.trace import TracerProvider, use_provider
+from mapek_runtime.trace.leaving import install_leaving
+from mapek_runtime.trace.sampling import CycleSampler
+from mapek_runtime.trace.sampling.hold import Holds
 
-__all__ = ["Tracing", "make_tracing", "open_tracing", "tracing"]
+from .polling import polling
+from .sampling import make_sampler
+
+__all__ = ["Tracing", "make_otlp", "make_tracing", "open_tracing", "tracing"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +99,19 @@ async def open_tracing(
     resource = await asyncio.to_thread(
         Resource.create, {SERVICE_NAME: settings.service_name, **(attributes or {})}
     )
+    # In a thread: it may have to look through what is installed.
+    head = await asyncio.to_thread(make_sampler, settings.sampler, resource)
+    sampler, holds = _deciding(settings.cycles, head)
     # Closed below, on the loop; the exit handler would come too late for it.
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
     exporter = None
     if not provider._disabled:
         # In a thread, because an exporter reads certificates and the version of this package.
         exporter = await asyncio.to_thread(_make_exporter, settings.export, console or sys.stdout)
-    opened = _joined(provider, exporter, settings.export)
+    opened = _joined(provider, exporter, settings.export, holds)
     with ExitStack() as stack:
+        if holds is not None:
+            stack.callback(install_leaving())
         stack.enter_context(use_provider(provider))
         if isinstance(trace_api.get_tracer_provider(), trace_api.ProxyTracerProvider):
             trace_api.set_tracer_provider(provider)
@@ -109,7 +121,8 @@ async def open_tracing(
 
             stack.enter_context(instrumented(provider))
         try:
-            yield opened
+            async with polling(head):
+                yield opened
         finally:
             await provider.ashutdown(settings.export.shutdown)
 
@@ -121,26 +134,46 @@ def make_tracing(configuration: Configuration, *, console: TextIO | None = None)
     while a program starts.
     """
     settings = configuration.settings
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: settings.service_name}))
+    resource = Resource.create({SERVICE_NAME: settings.service_name})
+    sampler, holds = _deciding(settings.cycles, make_sampler(settings.sampler, resource))
+    provider = TracerProvider(sampler, resource)
     exporter = None if provider._disabled else _make_exporter(settings.export, console or sys.stdout)
-    made = _joined(provider, exporter, settings.export)
+    made = _joined(provider, exporter, settings.export, holds)
+    if holds is not None:
+        install_leaving()
     if made.processor is not None:
         # Before the provider's own exit handler, which does not know the limit.
         atexit.register(made.processor.shutdown, int(settings.export.shutdown * 1000))
     return made
 
 
-def _joined(provider: TracerProvider, exporter: Any, settings: ExportSettings) -> Tracing:
+def _deciding(settings: CycleSamplingSettings, head: Sampler) -> tuple[Sampler, Holds | None]:
+    """The sampler; where cycles decide for themselves they stand in front of it."""
+    if not settings.decide:
+        return head, None
+    return CycleSampler.over(
+        head,
+        quiet_ratio=settings.quiet_ratio,
+        slow=settings.slow,
+        most_spans_per_cycle=settings.most_spans_per_cycle,
+        most_held_spans=settings.most_held_spans,
+    )
+
+
+def _joined(
+    provider: TracerProvider, exporter: Any, settings: ExportSettings, holds: Holds | None
+) -> Tracing:
     processor = None
     if exporter is not None:
-        processor = _make_processor(exporter, settings)
+        processor = _make_processor(exporter, settings, holds)
         provider.add_span_processor(processor)
     return Tracing(provider, processor, exporter)
 
 
-def _make_processor(exporter: Any, settings: ExportSettings) -> BatchSpanProcessor:
+def _make_processor(exporter: Any, settings: ExportSettings, holds: Holds | None) -> BatchSpanProcessor:
     return BatchSpanProcessor(
         exporter,
+        holds=holds,
         max_queue_size=settings.queue_size,
         schedule_delay_millis=None if settings.delay is None else settings.delay * 1000,
         max_export_batch_size=settings.batch_size,
@@ -159,10 +192,11 @@ def _make_exporter(settings: ExportSettings, console: TextIO) -> Any:
         case "auto" if not settings.endpoint:
             return MemorySpanExporter()
         case _:
-            return _make_otlp(settings.endpoint or None)
+            return make_otlp(settings.endpoint or None)
 
 
-def _make_otlp(endpoint: str | None) -> Any:
+def make_otlp(endpoint: str | None) -> Any:
+    """The exporter of `OTEL_EXPORTER_OTLP_PROTOCOL`: ours over HTTP, the SDK's over gRPC."""
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     protocol = next((os.environ[name].strip().lower() for name in names if os.environ.get(name)), "")
     if protocol == "grpc":

@@ -10,19 +10,27 @@ from .active import active_provider, use_provider
 from .decorator import traced
 from .dropped import DroppedSpan
 from .handover import TracedQueue, run_in_executor, spawn, thread
+from .live import LiveSpans, OpenSpan
+from .logs import TraceIds
+from .loop_lag import LoopLag
+from .provider import TracerProvider
 from .scope import SpanScope
 from .span import Span
 from .spec import Key, NodeId, SpanFactory, SpanGroup
-from .tracer import Tracer, TracerProvider
+from .tracer import Tracer
 
 __all__ = [
     "DroppedSpan",
     "Key",
+    "LiveSpans",
+    "LoopLag",
     "NodeId",
+    "OpenSpan",
     "Span",
     "SpanFactory",
     "SpanGroup",
     "SpanScope",
+    "TraceIds",
     "TracedQueue",
     "Tracer",
     "TracerProvider",

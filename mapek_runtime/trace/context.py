@@ -13,15 +13,16 @@ attached and every open token stays good. Where somebody else's storage is in pl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from opentelemetry import context as context_api
 from opentelemetry.context.context import Context, _RuntimeContext
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace.propagation import _SPAN_KEY
 
-__all__ = ["SPAN_KEY", "CurrentSpan", "LeanRuntimeContext", "install"]
+__all__ = ["SPAN_KEY", "TOKENS", "Attached", "CurrentSpan", "LeanRuntimeContext", "install", "reach"]
 
 SPAN_KEY = _SPAN_KEY
 
@@ -86,3 +87,41 @@ def install() -> ContextVar[Any] | None:
     lean = LeanRuntimeContext(present._current_context)
     context_api._RUNTIME_CONTEXT = lean
     return lean.variable
+
+
+class _Way(NamedTuple):
+    """How a tracer reads what is current, makes a span current, and restores what was before."""
+
+    get: Callable[[], Any]
+    set: Callable[[Any], Any]
+    reset: Callable[[Any], None]
+
+
+def reach(variable: ContextVar[Any] | None) -> _Way:
+    """The way to the current span: the variable's own methods, or the API where another storage is."""
+    if variable is not None:
+        return _Way(variable.get, variable.set, variable.reset)
+    return _Way(context_api.get_current, _attach, _detach)
+
+
+class Attached:
+    """The token of another storage, so that it is not taken for anything else."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: object) -> None:
+        self.token = token
+
+
+TOKENS = frozenset((Token, Attached))
+"""The types of what restores a context."""
+
+
+def _attach(span: CurrentSpan) -> Attached:
+    return Attached(context_api.attach(span.as_context()))
+
+
+def _detach(token: object) -> None:
+    if type(token) is not Attached:
+        raise TypeError(f"{token!r} is no token of this storage")
+    context_api._RUNTIME_CONTEXT.detach(cast("Token[Context]", token.token))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from opentelemetry.trace import SpanKind
 
 from .active import LateTracer
-from .scope import SpanScope, face_of
+from .scope import face_of
 from .spec import SpanSpec
 
 __all__ = ["traced"]
@@ -57,7 +57,9 @@ def traced(
         called = name or face.__qualname__
         module = getattr(face, "__module__", None) or type(target).__module__
         spec = SpanSpec(called, "", LateTracer(module), {}, {}, {}, {}, None)
-        scope = SpanScope(None, spec, called, dict(attributes or {}), None, kind, (), None, record_exception)
+        scope = spec.scope(dict(attributes or {}), kind=kind)
+        if not record_exception:
+            scope.without_exceptions()
         return scope(target)
 
     return decorate

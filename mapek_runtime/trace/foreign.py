@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, Span
 
+from .values import clean_attributes
+
 if TYPE_CHECKING:
     from .spec import SpanSpec
 
@@ -38,17 +40,18 @@ class ForeignSpan:
 
     def set(self, **values: Any) -> None:
         """Set declared values by parameter name; TypeError for a name that was not declared."""
-        pairs = self._spec.late(values)
+        pairs, _ = clean_attributes(self._spec.late(values), None)
         self._given.update(pairs)
         self._span.set_attributes(pairs)
 
-    def finish(self, error: BaseException | None) -> None:
-        """What the declaration says of the end: the elapsed time, and `success`."""
-        if error is not None and isinstance(error, Exception) and self._spec.has_success:
+    def finish(self, error: BaseException | None) -> Span:
+        """The span, with what the declaration says of its end: the elapsed time, and `success`."""
+        if error is not None and not isinstance(error, GeneratorExit) and self._spec.has_success:
             self._span.set_attribute("success", False)
         key = self._spec.elapsed
         if key is not None and not self._given.get(key):
             self._span.set_attribute(key, (time.perf_counter_ns() - self._began) / 1e6)
+        return self._span
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._span, name)

@@ -18,6 +18,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.trace import get_current_span, set_span_in_context
 
 from .context import SPAN_KEY, LeanRuntimeContext
+from .foreign import NO_SPAN
 
 if TYPE_CHECKING:
     from .scope import SpanScope
@@ -131,6 +132,7 @@ class GeneratorSpan:
         "_kept",
         "_lean",
         "_open",
+        "_own",
         "_read",
         "_scope",
         "_span",
@@ -145,21 +147,23 @@ class GeneratorSpan:
         self._home = copy_context()
         self._span: Any = self._home.run(scope.__enter__)
         self._open = True
-        self._lean = type(scope._token) is Token
-        if not self._lean:
+        storage = context_api._RUNTIME_CONTEXT
+        self._lean = isinstance(storage, LeanRuntimeContext) and type(scope._token) is Token
+        if not self._lean and self._span is not NO_SPAN:
             self._span = self._home.run(get_current_span)
         self._kept: Any = None
         self._strayed: Any = None
+        # What was attached, and what of it is the generator's own and not what its body made current.
         self._inside: Any = None
+        self._own: Any = None
         self._token: Any = None
-        storage = context_api._RUNTIME_CONTEXT
         self._read: Callable[[], Any] = storage.get_current
         self._attach: Callable[[Any], Any] | None = storage.attach
         self._detach: Callable[[Any], None] = storage.detach
         if isinstance(storage, LeanRuntimeContext):
             variable: ContextVar[Any] = storage.variable
             self._read, self._attach, self._detach = variable.get, variable.set, variable.reset
-        if scope._token is None:
+        if self._span is NO_SPAN:
             # There is no provider.
             self._attach = None
 
@@ -167,8 +171,10 @@ class GeneratorSpan:
         """Make the span current for one step, or what the body had made current in the last one."""
         if self._attach is None:
             return
-        self._inside = inside = self._over(self._read()) if self._kept is None else self._kept
-        self._token = self._attach(inside)
+        if self._kept is None:
+            self._own = self._over(self._read())
+        self._inside = self._own if self._kept is None else self._kept
+        self._token = self._attach(self._inside)
 
     def detach(self) -> None:
         """Give the consumer back what was current before the step."""
@@ -176,7 +182,7 @@ class GeneratorSpan:
             return
         now = self._read()
         # A body may yield inside a span of its own; that span is current again in the next step.
-        self._kept = None if now is self._inside else now
+        self._kept = None if now is self._own else now
         token, self._token = self._token, None
         try:
             self._detach(token)
@@ -198,7 +204,7 @@ class GeneratorSpan:
         traceback = None if error is None else error.__traceback__
         self._home.run(self._scope.__exit__, None if error is None else type(error), error, traceback)
         if self._lean and self._strayed is not None:
-            self._span._outer = self._strayed
+            self._span.pass_over(self._strayed)
 
     def _over(self, outer: Any) -> Any:
         """What is current in the body: the span, over the baggage that the consumer has now."""

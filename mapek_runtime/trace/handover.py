@@ -168,7 +168,7 @@ class TracedQueue(asyncio.Queue[T]):
             span = _scope(span, SpanKind.CONSUMER)
         elif not isinstance(span, SpanScope):
             raise TypeError(f"consume needs the name of a span or a declared span, not {span!r}")
-        elif span._span is not None:
+        elif span.entered:
             raise SpanReused(f"span scope {span._name!r} was entered before; make a new one for each item")
         return self._consume(span, relation)
 
@@ -232,7 +232,7 @@ def _done(coro: Coroutine[Any, Any, Any], task: asyncio.Task[Any]) -> None:
 
 
 def _scope(name: str, kind: SpanKind, attributes: dict[str, Any] | None = None) -> SpanScope:
-    return SpanScope(None, SpanSpec(name, "", _TRACER, {}, {}, {}, {}, None), name, attributes, kind=kind)
+    return SpanSpec(name, "", _TRACER, {}, {}, {}, {}, None).scope(attributes, kind=kind)
 
 
 def _after(producer: SpanContext, scope: SpanScope, relation: ConsumerRelation) -> SpanScope:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from random import Random
 
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 __all__ = ["LeanIdGenerator", "draw_bits"]
 
@@ -20,7 +20,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_random.seed)
 
 
-class LeanIdGenerator(IdGenerator):
+class LeanIdGenerator(RandomIdGenerator):
     """Random ids of 128 and 64 bits, never zero, untouched by `random.seed`."""
 
     def generate_span_id(self) -> int:

@@ -1,15 +1,22 @@
-"""Attributes as they may be recorded: the SDK's rules, with a short way for plain values."""
+"""Attributes as they may be recorded: the SDK's rules, with a short way for plain values.
+
+What is not plain is cleaned by `values`; what is more than the limits allow is counted, not logged.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import Event, SpanLimits
 from opentelemetry.util.types import Attributes
 
-__all__ = ["PLAIN_TYPES", "CutEvent", "bounded", "is_plain", "recorded"]
+from .values import clean_attributes
+
+__all__ = ["PLAIN_TYPES", "RecordedEvent", "bounded", "is_plain", "recorded"]
 
 PLAIN_TYPES = frozenset((str, int, float, bool))
 """Types that need no cleaning and cannot change after they were recorded."""
@@ -39,8 +46,7 @@ def recorded(
 ) -> tuple[dict[str, Any], int]:
     """A copy that is safe to keep, and how many attributes were dropped.
 
-    Anything but plain values within the limits goes through the SDK's own `BoundedAttributes`, so
-    that cleaning, truncation and what is dropped are the same to the letter.
+    Over the `maximum` the oldest go, as in the SDK; a text is cut to `length`.
     """
     if not attributes:
         return {}, 0
@@ -48,16 +54,25 @@ def recorded(
         kept = dict(attributes)
         if "" not in kept and all(type(key) is str for key in kept):
             return kept, 0
-    cleaned = BoundedAttributes(maximum, attributes, immutable=True, max_value_len=length)
-    return dict(cleaned.copy()), cleaned.dropped
+    cleaned, dropped = clean_attributes(attributes, length)
+    if maximum is not None and len(cleaned) > maximum:
+        surplus = len(cleaned) - maximum
+        cleaned = dict(islice(cleaned.items(), surplus, None))
+        dropped += surplus
+    return cleaned, dropped
 
 
-class CutEvent(Event):
-    """An event that lost attributes to the limits."""
+class RecordedEvent(Event):
+    """An event as a span keeps it: its attributes cannot be changed, and those it lost are counted."""
 
-    def __init__(self, name: str, attributes: Attributes, timestamp: int, dropped: int) -> None:
+    def __init__(self, name: str, attributes: Attributes, timestamp: int, dropped: int = 0) -> None:
         super().__init__(name, attributes, timestamp)
         self._dropped_attributes = dropped
+
+    @property
+    def attributes(self) -> Attributes:
+        """What was recorded, read-only."""
+        return MappingProxyType(self._attributes or {})
 
     @property
     def dropped_attributes(self) -> int:
@@ -67,4 +82,7 @@ class CutEvent(Event):
 
 def bounded(attributes: Attributes, maximum: int | None, limits: SpanLimits) -> BoundedAttributes:
     """Attributes of a link: the SDK's own, because a `Link` reads its dropped count from them."""
-    return BoundedAttributes(maximum, attributes, immutable=True, max_value_len=limits.max_attribute_length)
+    cleaned, dropped = recorded(attributes, maximum, limits.max_attribute_length)
+    kept = BoundedAttributes(maximum, cleaned, immutable=True)
+    kept.dropped = dropped
+    return kept

@@ -1,8 +1,10 @@
 """A scope: the block in which a span is current.
 
 One object serves as `with`, as `async with` (it awaits nothing) and as a decorator (a fresh span at
-each call, so it is safe under `gather`). Attach and detach belong to one task; a scope that is left
-in another context still ends its span, and the span is passed over where it stayed current.
+each call, so it is safe under `gather`). The object that a tracer of ours gives for a block is the
+span itself, not yet started: a second object would be a tenth of what a span costs. Attach and detach
+belong to one task; a scope that is left in another context still ends its span, and the span is
+passed over where it stayed current.
 """
 
 from __future__ import annotations
@@ -10,115 +12,108 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from opentelemetry import context as context_api
 from opentelemetry.context.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, use_span
-from opentelemetry.trace import Tracer as ApiTracer
+from opentelemetry.trace import Link, SpanContext, get_current_span
 
 from mapek_runtime.errors import SpanReused
 
-from .dropped import DroppedSpan
-from .foreign import NO_SPAN, ForeignSpan
+from .context import TOKENS, Attached
 from .generators import traced_async_generator, traced_generator
-from .span import Span
 
 if TYPE_CHECKING:
-    from .spec import SpanSpec
     from .tracer import Tracer
 
-__all__ = ["SpanScope", "face_of"]
+__all__ = ["LEFT", "STARTED", "Options", "SpanScope", "face_of", "new_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+STARTED = "started"
+LEFT = "left"
+"""What stands in `_token` where there is nothing to restore: `start_span` starts the span; its block is
+over."""
+
+
+class Options:
+    """What few spans are started with; made only when one differs from its default."""
+
+    __slots__ = ("context", "end_on_exit", "links", "record_exception", "set_status", "start_time")
+
+    context: Context | None
+    links: Sequence[Link]
+    start_time: int | None
+    record_exception: bool
+    set_status: bool
+    end_on_exit: bool
+
+
+def new_options(
+    context: Context | None = None,
+    links: Sequence[Link] | None = (),
+    start_time: int | None = None,
+    record_exception: bool = True,
+    set_status: bool = True,
+    end_on_exit: bool = True,
+) -> Options:
+    """The options, filled."""
+    options = Options()
+    options.context = context
+    options.links = links or ()
+    options.start_time = start_time
+    options.record_exception = record_exception
+    options.set_status = set_status
+    options.end_on_exit = end_on_exit
+    return options
 
 
 class SpanScope:
     """A span about to be made current; entering it starts the span, leaving it ends the span."""
 
-    __slots__ = (
-        "_attributes",
-        "_context",
-        "_end_on_exit",
-        "_kind",
-        "_links",
-        "_name",
-        "_record_exception",
-        "_set_status",
-        "_span",
-        "_spec",
-        "_start_time",
-        "_token",
-        "_tracer",
-    )
+    _tracer: Tracer
+    _name: str
+    _kind: Any
+    _attributes: Any
+    _spec: Any
+    _token: Any
+    """None until the block is entered, then what restores the context. A span of `start_span` has
+    what was current at its start instead."""
+    _options: Options | None = None
+    _plain: bool
+    """Whether nothing about the span needs care: no options, no trace state, nobody who holds it, no
+    elapsed time to fill in, and a block that was left where it was entered."""
+    _outer: Any = None
+    """What was current before this span, when its block was left in another context."""
+    _stand_in: Any = None
+    """What became current in the block because the span is not recorded."""
 
-    def __init__(
-        self,
-        tracer: Tracer | None,
-        spec: SpanSpec | None,
-        name: str,
-        attributes: Mapping[str, Any] | None = None,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        links: Sequence[Link] | None = (),
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
-    ) -> None:
-        self._tracer = tracer
-        self._spec = spec
-        self._name = name
-        self._attributes = attributes
-        self._context = context
-        self._kind = kind
-        self._links = links
-        self._start_time = start_time
-        self._record_exception = record_exception
-        self._set_status = set_status_on_exception
-        self._end_on_exit = end_on_exit
-        self._span: Any = None
-        self._token: Any = None
+    if TYPE_CHECKING:
 
-    def under(self, context: Context) -> SpanScope:
+        def end(self, end_time: int | None = None) -> None: ...
+
+    def under(self, context: Context) -> Self:
         """The same scope with its parent taken from `context`; an empty one makes a root."""
-        self._context = context
+        self._own_options().context = context
         return self
 
-    def linked(self, *contexts: SpanContext | None) -> SpanScope:
+    def linked(self, *contexts: SpanContext | None) -> Self:
         """The same scope with links to other spans; None is passed over."""
-        self._links = (*(self._links or ()), *(Link(context) for context in contexts if context is not None))
+        options = self._own_options()
+        options.links = (*options.links, *(Link(context) for context in contexts if context is not None))
         return self
+
+    @property
+    def entered(self) -> bool:
+        """Whether the span was started."""
+        return self._token is not None
 
     def __enter__(self) -> Any:
-        if self._span is not None:
-            raise SpanReused(f"span scope {self._name!r} was entered before; make a new one for each block")
-        spec = self._spec
-        tracer: Any = self._tracer if self._tracer is not None else spec.tracer.get()  # type: ignore[union-attr]
-        try:
-            variable = tracer.variable
-        except AttributeError:
-            variable = None
-        if variable is None:
-            return self._enter_through_the_api(tracer)
-        value = variable.get()
-        context = self._context
-        span = tracer.begin(
-            self._name,
-            value if context is None else context,
-            self._kind,
-            self._attributes,
-            self._links,
-            self._start_time,
-            spec,
-        )
-        span._base = value if isinstance(value, dict) else value._base
-        self._span = span
-        self._token = variable.set(span)
-        return span
+        """Start the span and make it current."""
+        raise NotImplementedError
 
     def __exit__(
         self,
@@ -126,22 +121,8 @@ class SpanScope:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        span = self._span
-        token = self._token
-        self._token = None
-        if type(token) is not Token:
-            self._exit_through_the_api(token, exc_type, exc, traceback)
-            return
-        try:
-            token.var.reset(token)
-        except ValueError:
-            self._left_elsewhere(span, token)
-        if exc is not None:
-            span.failed(exc, record=self._record_exception, status=self._set_status)
-        if self._end_on_exit:
-            if self._spec is not None and self._spec.elapsed is not None:
-                self._spec.finish(span)
-            span.end()
+        """Restore what was current and end the span."""
+        raise NotImplementedError
 
     async def __aenter__(self) -> Any:
         return self.__enter__()
@@ -167,24 +148,26 @@ class SpanScope:
             rebound: Any = functools.partialmethod(self(target.func), *target.args, **target.keywords)
             return cast("F", rebound)
         face: Any = face_of(target)
+        # A declaration outlives the provider of this moment.
+        fresh = self._fresh if self._spec is None else self._late()._fresh
         wrapper: Any
         if inspect.isasyncgenfunction(face):
-            wrapper = traced_async_generator(target, self._fresh)
+            wrapper = traced_async_generator(target, fresh)
         elif inspect.isgeneratorfunction(face):
-            wrapper = traced_generator(target, self._fresh)
+            wrapper = traced_generator(target, fresh)
             if getattr(face, "__code__", wrapper.__code__).co_flags & inspect.CO_ITERABLE_COROUTINE:
                 wrapper = types.coroutine(wrapper)
         elif inspect.iscoroutinefunction(face) or inspect.iscoroutinefunction(target):
 
             async def traced_coroutine(*args: Any, **kwargs: Any) -> Any:
-                with self._fresh():
+                with fresh():
                     return await target(*args, **kwargs)
 
             wrapper = traced_coroutine
         else:
 
             def traced_function(*args: Any, **kwargs: Any) -> Any:
-                with self._fresh():
+                with fresh():
                     return target(*args, **kwargs)
 
             wrapper = traced_function
@@ -193,13 +176,61 @@ class SpanScope:
         return cast("F", wrapper)
 
     def _fresh(self) -> SpanScope:
-        attributes = dict(self._attributes) if self._attributes else self._attributes
-        return SpanScope(
-            self._tracer, self._spec, self._name, attributes, self._context, self._kind, self._links,
-            self._start_time, self._record_exception, self._set_status, self._end_on_exit,
-        )  # fmt: skip
+        """Another scope like this one, for one call of a decorated function."""
+        tracer = self._tracer
+        scope: SpanScope = _new(tracer.scope_class)
+        scope._tracer = tracer
+        scope._name = self._name
+        scope._kind = self._kind
+        # A declared span keeps its dictionary as its own.
+        scope._attributes = self._attributes if self._spec is None else dict(self._attributes or ())
+        scope._spec = self._spec
+        scope._token = None
+        scope._plain = self._options is None
+        if self._options is not None:
+            scope._options = self._options
+        return scope
 
-    def _left_elsewhere(self, span: Span | DroppedSpan, token: Token[Any]) -> None:
+    def _late(self) -> SpanScope:
+        late: SpanScope = self._spec.scope(self._attributes, name=self._name, kind=self._kind)
+        if self._options is not None:
+            late._options = self._options
+        return late
+
+    def _own_options(self) -> Options:
+        if self._options is None:
+            self._options = new_options()
+            self._plain = False
+        return self._options
+
+    def _enter_again(self) -> Any:
+        if self._token is not LEFT and type(self._token) not in TOKENS:
+            # A span of `start_span`: its block ends it, and makes nothing current.
+            return self
+        raise SpanReused(f"span scope {self._name!r} was entered before; make a new one for each block")
+
+    def _finish_with_care(self, exc: BaseException | None) -> None:
+        options = self._options
+        span: Any = self if self._stand_in is None else self._stand_in
+        if exc is not None:
+            if options is None:
+                span.failed(exc)
+            else:
+                span.failed(exc, record=options.record_exception, status=options.set_status)
+        if options is None or options.end_on_exit:
+            if self._spec is not None and self._spec.elapsed is not None:
+                self._spec.finish(span)
+            span.end()
+        # They may hold a context, and with it the spans above.
+        self._options = None
+
+    def _left_elsewhere(self, token: Any) -> None:
+        span: Any = self if self._stand_in is None else self._stand_in
+        current: Any = get_current_span()
+        if type(token) is Attached and current is span:
+            context_api.attach(span._base or Context())
+        if type(token) is not Token:
+            return
         variable = token.var
         outer = token.old_value
         if outer is Token.MISSING:
@@ -207,40 +238,18 @@ class SpanScope:
         if variable.get() is span:
             # This context is a copy of the one that was entered: restore it by value.
             variable.set(outer)
-        # Where the scope was entered the span stays current for ever; whoever looks passes it over.
-        span._outer = outer
+        span.pass_over(outer)
 
-    def _enter_through_the_api(self, tracer: ApiTracer | None) -> Any:
-        if tracer is None:
-            self._span = NO_SPAN
-            return NO_SPAN
-        attributes = {key: value for key, value in (self._attributes or {}).items() if value is not None}
-        span = tracer.start_span(
-            self._name, self._context, self._kind, attributes, self._links, self._start_time
-        )
-        manager: AbstractContextManager[Any] = use_span(
-            span,
-            end_on_exit=self._end_on_exit,
-            record_exception=self._record_exception,
-            set_status_on_exception=self._set_status,
-        )
-        self._token = manager
-        manager.__enter__()
-        self._span = ForeignSpan(span, self._spec, attributes) if self._spec is not None else span
-        return self._span
+    def pass_over(self, outer: Any) -> None:
+        """Let whoever still finds this span current look at `outer` instead.
 
-    def _exit_through_the_api(
-        self,
-        manager: AbstractContextManager[Any] | None,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if manager is None:
-            return
-        if self._spec is not None:
-            self._span.finish(exc)
-        manager.__exit__(exc_type, exc, traceback)
+        Where the scope was entered the span stays current for ever.
+        """
+        self._outer = outer
+        self._plain = False
+
+
+_new = object.__new__
 
 
 def face_of(target: Any) -> Any:

@@ -7,7 +7,6 @@ dictionary and is read through a class default, so that it costs nothing while i
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
@@ -15,36 +14,31 @@ from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     SpanContext,
     Status,
     StatusCode,
-    TraceFlags,
-    TraceState,
 )
 from opentelemetry.util.types import Attributes, AttributeValue
 
-from .context import SPAN_KEY
-from .limits import PLAIN_TYPES, CutEvent, bounded, recorded
+from .context import TOKENS
+from .failure import record_error, record_failure
+from .identity import SAMPLED, Identity
+from .limits import PLAIN_TYPES, RecordedEvent, bounded, is_plain, recorded
+from .scope import LEFT, STARTED, Options, SpanScope
 
 if TYPE_CHECKING:
     from .spec import SpanSpec
-    from .tracer import Tracer
 
-__all__ = ["RANDOM", "SAMPLED", "UNSET", "Span"]
+__all__ = ["UNSET", "Span"]
 
 logger = logging.getLogger(__name__)
 
 UNSET = Status(StatusCode.UNSET)
-SAMPLED = 0x01
-RANDOM = 0x02
-"""The flags of W3C Trace Context: the trace is sampled; its id is random."""
 
 
-class Span(sdk.Span):
+class Span(SpanScope, Identity):
     """A recording span, made by `Tracer`; see `opentelemetry.trace.Span`.
 
     Ended, it is its own readable form: the processors get the span itself, not a copy, and nothing
@@ -59,19 +53,15 @@ class Span(sdk.Span):
         "_kind",
         "_name",
         "_parent_id",
+        "_plain",
         "_span_id",
         "_spec",
         "_start_time",
+        "_token",
         "_trace_id",
         "_tracer",
     )
 
-    _tracer: Tracer
-    _trace_id: int
-    _span_id: int
-    _parent_id: int
-    _flags: int
-    _base: Context | None
     _spec: SpanSpec | None
     _attributes: dict[str, Any]
 
@@ -79,91 +69,78 @@ class Span(sdk.Span):
     _events: list[sdk.Event] = cast("list[sdk.Event]", ())
     _links: list[Link] = cast("list[Link]", ())
     _status: Status = UNSET
-    _trace_state: TraceState | None = None
-    _parent_remote: bool = False
-    _parent_context: SpanContext | None = None
-    _built_context: SpanContext | None = None
-    _outer: Any = None
-    """What was current before this span, when its scope was left in another context."""
+    _hold: Any = None
+    """Who holds the span back after its end, until its trace is decided (`sampling.cycles`)."""
+    _passed_on: SpanContext | None = None
     _dropped: tuple[int, int, int] | None = None
     """Dropped attributes, events and links."""
-    _record_exception: bool = True
-    _set_status_on_exception: bool = True
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Span:
         raise TypeError("a Span is started by a Tracer: tracer.start_span(name)")
 
-    # Identity
+    # The beginning
 
-    @property
-    def _context(self) -> SpanContext:  # type: ignore[override]
-        built = self._built_context
-        if built is None:
-            built = self._built_context = SpanContext(
-                self._trace_id, self._span_id, False, TraceFlags(self._flags), self._trace_state
-            )
-        return built
+    def __enter__(self) -> Any:
+        """Start the span and make it current; what is current then: another, if this is not recorded.
 
-    def get_span_context(self) -> SpanContext:
-        """Ids, flags and trace state."""
-        return self._context
+        `Tracer.start_span` comes here too, with a mark in `_token` that asks for no attaching. This is
+        the hot path: what is usual is done in place, all else by `Tracer.place`.
+        """
+        token = self._token
+        if token is not None and token is not STARTED:
+            return self._enter_again()
+        tracer = self._tracer
+        parent = tracer.get()
+        span: Any = self
+        if type(parent) is Context:
+            if not parent and self._plain and tracer.admits_roots:
+                self._base = parent
+                self._trace_id = tracer.draw(128)
+                self._parent_id = 0
+                self._flags = tracer.root_flags
+            else:
+                span = tracer.place(self, parent)
+        elif self._plain and parent._plain and parent._flags & SAMPLED and tracer.admits_children:
+            self._base = parent._base
+            self._trace_id = parent._trace_id
+            self._parent_id = parent._span_id
+            self._flags = parent._flags
+        else:
+            span = tracer.place(self, parent)
+        if span is self:
+            attributes = self._attributes
+            if not attributes:
+                self._attributes = {}
+            elif len(attributes) > tracer.maximum:
+                tracer.clean(self, attributes)
+            else:
+                for value in attributes.values():
+                    if type(value) not in PLAIN_TYPES:
+                        tracer.clean(self, attributes)
+                        break
+                else:
+                    # A declaration made this dictionary for this span alone. Keys are looked at when
+                    # they are read or encoded: both must look each key up anyway.
+                    if self._spec is None:
+                        self._attributes = {**attributes}
+            self._span_id = tracer.draw(64)
+            self._end_time = None
+            self._start_time = tracer.now()
+            if not self._plain and self._options is not None:
+                self._take(self._options)
+            if tracer.pipeline.on_start:
+                tracer.tell_start(self, parent)
+        else:
+            self._stand_in = span
+            self._plain = False
+        self._token = tracer.set(span) if token is None else parent
+        return span
 
-    @property
-    def context(self) -> SpanContext:
-        """The same as `get_span_context()`."""
-        return self._context
-
-    @property
-    def _parent(self) -> SpanContext | None:  # type: ignore[override]
-        if not self._parent_id:
-            return None
-        parent = self._parent_context
-        if parent is None:
-            parent = self._parent_context = SpanContext(
-                self._trace_id,
-                self._parent_id,
-                self._parent_remote,
-                TraceFlags(self._flags),
-                self._trace_state,
-            )
-        return parent
-
-    @property
-    def parent(self) -> SpanContext | None:
-        """The parent's context; None for a root."""
-        return self._parent
-
-    @property
-    def resource(self) -> Resource:
-        """Who made the span."""
-        return self._tracer.resource
-
-    @property
-    def _resource(self) -> Resource:  # type: ignore[override]
-        return self._tracer.resource
-
-    @property
-    def instrumentation_scope(self) -> InstrumentationScope:
-        """Which instrumentation made the span."""
-        return self._tracer.scope
-
-    @property
-    def _instrumentation_scope(self) -> InstrumentationScope:  # type: ignore[override]
-        return self._tracer.scope
-
-    @property
-    def _instrumentation_info(self) -> Any:  # type: ignore[override]
-        return self._tracer.instrumentation_info
-
-    @property
-    def _limits(self) -> sdk.SpanLimits:
-        return self._tracer.limits
-
-    def as_context(self) -> Context:
-        """The context in which this span is current."""
-        context = dict(self._base or ())
-        context[SPAN_KEY] = self
-        return Context(context)
+    def _take(self, options: Options) -> None:
+        if options.links:
+            self._keep_links(options.links)
+        if options.start_time is not None:
+            self._start_time = options.start_time
 
     # Recording
 
@@ -207,7 +184,16 @@ class Span(sdk.Span):
         if self._end_time is not None:
             logger.warning("span %r has ended; %s not set", self._name, ", ".join(values))
             return
-        self._attributes.update(pairs)
+        limits = self._tracer.limits
+        maximum = limits.max_span_attributes
+        if (
+            is_plain(pairs)
+            and limits.max_span_attribute_length is None
+            and (maximum is None or len(self._attributes) + len(pairs) <= maximum)
+        ):
+            self._attributes.update(pairs)
+        else:
+            self._setbounded(pairs)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set one attribute; see `opentelemetry.trace.Span.set_attribute`."""
@@ -259,8 +245,7 @@ class Span(sdk.Span):
         limits = self._tracer.limits
         cleaned, dropped = recorded(attributes, limits.max_event_attributes, limits.max_attribute_length)
         moment = timestamp if timestamp is not None else self._tracer.now()
-        event = sdk.Event(name, cleaned, moment) if not dropped else CutEvent(name, cleaned, moment, dropped)
-        self._add_event(event)
+        self._add_event(RecordedEvent(name, cleaned, moment, dropped))
 
     def _add_event(self, event: Any) -> None:
         if self._end_time is not None:
@@ -278,9 +263,9 @@ class Span(sdk.Span):
             self._count_dropped(events=1)
         self._events.append(event)
 
-    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+    def add_link(self, context: SpanContext | None, attributes: Attributes = None) -> None:
         """Link to another span, in this trace or another."""
-        if not (context.is_valid or attributes or context.trace_state):
+        if context is None or not (context.is_valid or attributes or context.trace_state):
             return
         limits = self._tracer.limits
         self._add_link(Link(context, bounded(attributes, limits.max_link_attributes, limits)))
@@ -289,15 +274,20 @@ class Span(sdk.Span):
         if self._end_time is not None:
             logger.warning("Tried calling _add_link on an ended span.")
             return
-        self._keep_links((link,))
+        self._append_links([link])
 
-    def _keep_links(self, links: Sequence[Link]) -> None:
+    def _keep_links(self, links: Sequence[Link | None]) -> None:
         limits = self._tracer.limits
-        kept = [*self._links]
+        kept = []
         for link in links:
-            if link.context.is_valid or link.attributes or link.context.trace_state:
+            if link is not None and (link.context.is_valid or link.attributes or link.context.trace_state):
                 link._attributes = bounded(link.attributes, limits.max_link_attributes, limits)
                 kept.append(link)
+        self._append_links(kept)
+
+    def _append_links(self, links: list[Link]) -> None:
+        limits = self._tracer.limits
+        kept = [*self._links, *links]
         if limits.max_links is not None and len(kept) > limits.max_links:
             self._count_dropped(links=len(kept) - limits.max_links)
             kept = kept[len(kept) - limits.max_links :]
@@ -331,6 +321,26 @@ class Span(sdk.Span):
 
     # The end
 
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        token = self._token
+        self._token = LEFT
+        tracer = self._tracer
+        try:
+            tracer.reset(token)
+        except (ValueError, TypeError):
+            self._left_elsewhere(token)
+        if exc is not None or not self._plain or self._end_time is not None:
+            self._finish_with_care(exc)
+            return
+        # The same as `end()`: a call would be a fortieth of what a span costs.
+        self._end_time = tracer.now()
+        tracer.pipeline.end(self)
+
     def end(self, end_time: int | None = None) -> None:
         """End the span, now or at `end_time` (Unix time in nanoseconds), and hand it on."""
         if self._end_time is not None:
@@ -338,11 +348,20 @@ class Span(sdk.Span):
             return
         tracer = self._tracer
         self._end_time = tracer.now() if end_time is None else end_time
-        pipeline = tracer.pipeline
-        if pipeline.on_ending:
-            for on_ending in pipeline.on_ending:
-                on_ending(self)
-        for on_end in pipeline.on_end:
+        if type(self._token) not in TOKENS:
+            # It may hold the parent.
+            self._token = LEFT
+        if self._plain or self._hold is None:
+            tracer.pipeline.end(self)
+            return
+        for on_ending in tracer.pipeline.on_ending:
+            on_ending(self)
+        if not self._hold.take(self):
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """Give an ended span that was held back to the processors."""
+        for on_end in self._tracer.pipeline.on_end:
             on_end(self)
 
     def start(self, start_time: int | None = None, parent_context: Context | None = None) -> None:
@@ -353,37 +372,19 @@ class Span(sdk.Span):
         return self
 
     def failed(self, error: BaseException, *, record: bool = True, status: bool = True) -> None:
-        """Record that `error` left the block of this span.
-
-        Cancellation is not an error: it is marked with `asyncio.cancelled`, and the status stays as
-        it is. Other exceptions that are no `Exception` (GeneratorExit, KeyboardInterrupt) end the
-        span without a mark.
-        """
+        """Record that `error` left the block of this span; see `failure`."""
         if self._end_time is not None:
             return
-        if isinstance(error, asyncio.CancelledError):
-            self.set_attribute("asyncio.cancelled", True)
-            if error.args and isinstance(error.args[0], str):
-                self.set_attribute("asyncio.cancelled.message", error.args[0])
-            return
-        if not isinstance(error, Exception):
-            return
-        if record:
-            self.record_exception(error, escaped=True)
-        if status:
-            self.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        if self._spec is not None and self._spec.has_success:
+        failed = record_failure(self, error, record=record, status=status)
+        if failed and self._spec is not None and self._spec.has_success:
             self._attributes["success"] = False
 
-    def __enter__(self) -> Span:
-        return self
-
-    def __exit__(
+    def record_exception(
         self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
     ) -> None:
-        if exc_val is not None:
-            self.failed(exc_val, record=self._record_exception, status=self._set_status_on_exception)
-        self.end()
+        """Record an exception as an event, and each error of a group as one more."""
+        record_error(self, exception, attributes, timestamp, escaped=escaped)

@@ -18,11 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ParamSpec, Protocol, cast, get_args, get_origin, get_type_hints, overload
 
+from opentelemetry.trace import SpanKind
+
 from mapek_runtime.errors import SpanSpecError
 
 from .active import LateTracer
+from .late import LateScope
 from .scope import SpanScope
 from .span import Span
+from .tracer import Tracer
 
 __all__ = ["Key", "NodeId", "SpanFactory", "SpanGroup", "SpanSpec"]
 
@@ -91,6 +95,16 @@ class SpanSpec:
             if value is not None:
                 pairs[key] = float(value) if parameter in self.floats else value
         return pairs
+
+    def scope(
+        self,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> LateScope:
+        """A scope that looks for a provider when it is entered."""
+        return LateScope(self, attributes, name=name, kind=kind)
 
     def finish(self, span: Any) -> None:
         """Fill the elapsed time, in milliseconds, where nobody gave one."""
@@ -224,7 +238,16 @@ def _compile(
     function: Callable[..., None], signature: inspect.Signature, spec: SpanSpec
 ) -> Callable[..., SpanScope]:
     """A function with the declaration's signature that makes the scope."""
-    names: dict[str, Any] = {"_scope": SpanScope, "_spec": spec, "_name": spec.name, "_float": float}
+    names: dict[str, Any] = {
+        "_spec": spec,
+        "_late": spec.tracer.get,
+        "_Tracer": Tracer,
+        "_LateScope": LateScope,
+        "_new": object.__new__,
+        "_name": spec.name,
+        "_kind": SpanKind.INTERNAL,
+        "_float": float,
+    }
     parameters = []
     keyword_only = False
     for index, parameter in enumerate(signature.parameters.values()):
@@ -248,10 +271,22 @@ def _compile(
         values.append(f"{key!r}: _derived_{index}({{{arguments}}})")
     if spec.elapsed is not None and spec.elapsed not in spec.keys.values():
         values.append(f"{spec.elapsed!r}: 0.0")
-    source = (
-        f"def {function.__name__}({', '.join(parameters)}):\n"
-        f"    return _scope(None, _spec, _name, {{{', '.join(values)}}})\n"
-    )
+    attributes = f"{{{', '.join(values)}}}"
+    source = f"""
+def {function.__name__}({", ".join(parameters)}):
+    tracer = _late()
+    if type(tracer) is not _Tracer:
+        return _LateScope(_spec, {attributes})
+    scope = _new(tracer.scope_class)
+    scope._tracer = tracer
+    scope._name = _name
+    scope._kind = _kind
+    scope._attributes = {attributes}
+    scope._spec = _spec
+    scope._token = None
+    scope._plain = {spec.elapsed is None}
+    return scope
+"""
     exec(source, names)  # noqa: S102 - compiled from a signature, as dataclasses does
     factory: Callable[..., SpanScope] = names[function.__name__]
     factory.__doc__ = function.__doc__

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from mapek_runtime.export.otlp_http import OTLPSpanExporter
 from mapek_runtime.export.retry import Backoff
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 
 __all__ = ["OK", "QUICK", "RESOURCE", "Collector", "answer", "collector", "end_spans", "exporter"]
 

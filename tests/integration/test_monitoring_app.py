@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -101,10 +102,12 @@ async def test_an_application_that_is_running_is_refused() -> None:
     assert monitoring._service is None
 
 
-@pytest.mark.skipif(FASTAPI_INSTRUMENTATION, reason="the instrumentation of FastAPI is installed")
 @pytest.mark.usefixtures("recorder")
-def test_without_its_instrumentation_a_fastapi_application_is_told_what_is_missing() -> None:
+def test_without_its_instrumentation_a_fastapi_application_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fastapi = pytest.importorskip("fastapi")
+    monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.fastapi", None)
 
     with pytest.raises(EngineUnavailable, match="pip install opentelemetry-instrumentation-fastapi"):
         initialize_tracing("shop", app=fastapi.FastAPI())

@@ -26,7 +26,7 @@ from mapek_runtime.errors import ConfigError, TransportError, TransportRejected
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.export.otlp_http import MAX_RESPONSE_BYTES, OTLPSpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 from tests.integration.collector import RESOURCE, Collector, answer, collector, end_spans, exporter
 
 
@@ -313,7 +313,7 @@ import asyncio, sys
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.otlp_http import OTLPSpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
 exporter = OTLPSpanExporter(sys.argv[1], compression="gzip")
 provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=40))

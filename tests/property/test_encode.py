@@ -23,8 +23,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from mapek_runtime.errors import EncodeError
 from mapek_runtime.export.encode import RequestBuilder, encode_spans
+from mapek_runtime.trace import TracerProvider
 from mapek_runtime.trace.span import Span
-from mapek_runtime.trace.tracer import TracerProvider
 
 
 class Level(enum.IntEnum):

@@ -19,7 +19,7 @@ from opentelemetry.trace import StatusCode, set_span_in_context
 
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 
 RESOURCE = Resource({"service.name": "test"})
 

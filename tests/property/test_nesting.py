@@ -245,6 +245,7 @@ class Program:
             pass
 
 
+@pytest.mark.every_loop
 @settings(max_examples=60, deadline=None)
 @given(part=parts)
 async def test_each_block_of_a_program_has_the_parent_it_was_written_in(part: Part) -> None:
@@ -307,6 +308,7 @@ def crossed(spans: tuple[sdk.ReadableSpan, ...]) -> list[str]:
     return wrong
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("roots", "children"), [(1, 1000), (10, 100)])
 async def test_each_of_a_thousand_siblings_has_its_own_parent(seed: int, roots: int, children: int) -> None:

@@ -301,8 +301,8 @@ def test_an_exception_is_recorded_and_goes_on_unchanged(row: Row, under: Under) 
     assert raised.value is error
     assert under.one.status.status_code is StatusCode.ERROR
     assert [event.name for event in under.one.events] == ["exception"]
-    expected = {**row.plain, "success": False} if "success" in row.plain else row.plain
-    check(under.one, row, expected)
+    failed = {"success": False} if "success" in row.plain else {}
+    check(under.one, row, {**row.plain, **failed, "error.type": "ValueError"})
 
 
 @pytest.mark.parametrize(

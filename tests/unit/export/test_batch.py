@@ -18,7 +18,7 @@ from mapek_runtime.errors import TransportError, TransportRejected
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.encode import encode_spans
 from mapek_runtime.export.memory import MemorySpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 from tests.unit.export.wire import RESOURCE, Stuck, Wire, end_spans, tracer_for, turns
 
 

@@ -269,7 +269,7 @@ import asyncio, os
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 memory = MemorySpanExporter()
 processor = BatchSpanProcessor(memory)
 provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
@@ -304,7 +304,7 @@ import asyncio
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.console import ConsoleSpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
 provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
 tracer = provider.get_tracer("exit")

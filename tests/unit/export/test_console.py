@@ -12,7 +12,7 @@ from opentelemetry.trace import StatusCode
 
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.console import ConsoleSpanExporter
-from mapek_runtime.trace.tracer import TracerProvider
+from mapek_runtime.trace import TracerProvider
 
 RESOURCE = Resource({"service.name": "test"})
 

@@ -51,16 +51,19 @@ def trace_of(span: ReadableSpan) -> int:
 async def test_a_thousand_cycles_are_a_thousand_traces_each_linked_to_the_one_before(
     recorder: Recorder, autojump: AutojumpClock
 ) -> None:
-    async with Runtime(Sensor(), interval=1.0) as runtime:
-        await runtime.wait(cycles=1000)
+    with recorder.provider.get_tracer("tests").start_as_current_span("request") as request:
+        async with Runtime(Sensor(), interval=1.0) as runtime:
+            await runtime.wait(cycles=1000)
 
     cycles = recorder.named("mape_k.cycle")
     traces: dict[int, set[str]] = {}
     for span in recorder.spans:
         traces.setdefault(trace_of(span), set()).add(span.name.removeprefix("mape_k."))
+    assert traces.pop(request.get_span_context().trace_id) == {"request"}
     assert len(cycles) == len(traces) == 1000
+    assert len(recorder.spans) == 1 + 1000 * len(SIX)
     assert all(names == SIX for names in traces.values())
-    assert cycles[0].links == ()
+    assert [link.context for link in cycles[0].links] == [request.get_span_context()]
     for before, after in pairwise(cycles):
         assert [link.context for link in after.links] == [before.get_span_context()]
     assert [(span.attributes or {})["cycle"] for span in cycles] == list(range(1, 1001))
@@ -76,7 +79,7 @@ async def test_cycles_are_not_children_of_the_span_that_was_open_at_the_start(
 
     assert recorder.tree(links=True) == tree("""
         request
-        mape_k.cycle
+        mape_k.cycle @links=[request#1]
           mape_k.monitor
           mape_k.analyze
           mape_k.plan

@@ -34,6 +34,27 @@ OWN_ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://other:4318"}
         ),
         ({"JAEGER_AGENT_HOST": "jaeger", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, GRPC),
         ({"JAEGER_AGENT_HOST": "::1"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://[::1]:4318"}),
+        (
+            {"OTEL_SAMPLER_ARG": "0.1", "OTEL_TRACES_SAMPLER": "jaeger_remote"},
+            {"OTEL_TRACES_SAMPLER_ARG": "initialSamplingRate=0.1"},
+        ),
+        (
+            {"JAEGER_AGENT_HOST": "jaeger", "OTEL_TRACES_SAMPLER": "jaeger_remote"},
+            HTTP | {"OTEL_TRACES_SAMPLER_ARG": "endpoint=http://jaeger:5778"},
+        ),
+        (
+            {
+                "JAEGER_AGENT_HOST": "::1",
+                "OTEL_TRACES_SAMPLER": "parentbased_jaeger_remote",
+                "OTEL_TRACES_SAMPLER_ARG": "pollingIntervalMs=100",
+            }
+            | OWN_ENDPOINT,
+            {"OTEL_TRACES_SAMPLER_ARG": "endpoint=http://[::1]:5778,pollingIntervalMs=100"},
+        ),
+        (
+            {"JAEGER_AGENT_HOST": "jaeger", "MAPEK_SAMPLER_TYPE": "remote"},
+            HTTP | {"MAPEK_SAMPLER_ENDPOINT": "http://jaeger:5778"},
+        ),
     ],
 )
 def test_an_old_variable_is_read_as_its_successor_and_says_so_once(

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from mapek_runtime import traced
 from tests.unit.trace.both import counted, ours, parents
 
-pytestmark = pytest.mark.usefixtures("tracer")
+pytestmark = [pytest.mark.usefixtures("tracer"), pytest.mark.every_loop]
 
 
 def test_a_decorated_generator_keeps_its_face() -> None:

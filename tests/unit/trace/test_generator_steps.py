@@ -20,7 +20,7 @@ from mapek_runtime import TracerProvider, traced
 from mapek_runtime.trace import use_provider
 from tests.unit.trace.both import counted, one, ours, parents
 
-pytestmark = pytest.mark.usefixtures("tracer")
+pytestmark = [pytest.mark.usefixtures("tracer"), pytest.mark.every_loop]
 
 
 def test_the_span_begins_at_the_first_step(tracer: trace.Tracer) -> None:
@@ -202,14 +202,17 @@ def test_an_item_belongs_to_the_consumer_alone() -> None:
     assert known() is None
 
 
-async def test_a_span_that_a_body_holds_over_a_yield_stays_in_the_body(tracer: trace.Tracer) -> None:
+async def test_a_span_that_a_body_holds_over_yields_stays_in_the_body(tracer: trace.Tracer) -> None:
     @traced("generator")
     async def numbers() -> AsyncIterator[int]:
         with tracer.start_as_current_span("held"):
-            yield 1
-            with tracer.start_as_current_span("inside"):
-                pass
-            yield 2
+            for number in range(3):
+                yield number
+                with tracer.start_as_current_span("inside"):
+                    pass
+        with tracer.start_as_current_span("later"):
+            pass
+        yield 3
         with tracer.start_as_current_span("later"):
             pass
 
@@ -217,6 +220,7 @@ async def test_a_span_that_a_body_holds_over_a_yield_stays_in_the_body(tracer: t
         with tracer.start_as_current_span("between"):
             pass
 
+    assert counted()["inside"] == 3
     assert parents("held") == {"generator"}
     assert parents("inside") == {"held"}
     assert parents("later") == {"generator"}
@@ -242,6 +246,27 @@ def test_the_body_sees_the_baggage_of_the_moment() -> None:
     context = one("generator").context
     assert context is not None
     assert seen == [None, context.span_id, 0, context.span_id, 1, context.span_id]
+
+
+def test_the_body_sees_the_baggage_of_the_moment_again_after_it_held_a_span(tracer: trace.Tracer) -> None:
+    seen: list[object] = []
+
+    @traced("generator")
+    def numbers() -> Iterator[int]:
+        yield 0
+        with tracer.start_as_current_span("held"):
+            yield 1
+            yield 2
+        yield 3
+        seen.append(baggage.get_baggage("user"))
+
+    def consume() -> None:
+        for number in numbers():
+            context_api.attach(baggage.set_baggage("user", number))
+
+    contextvars.copy_context().run(consume)
+
+    assert seen == [3]
 
 
 def test_a_step_that_is_resumed_in_another_context_leaves_no_wrong_parent(tracer: trace.Tracer) -> None:

@@ -15,7 +15,7 @@ from mapek_runtime import traced
 from mapek_runtime.trace import use_provider
 from tests.unit.trace.both import counted, parents
 
-pytestmark = pytest.mark.usefixtures("tracer")
+pytestmark = [pytest.mark.usefixtures("tracer"), pytest.mark.every_loop]
 
 setting: contextvars.ContextVar[int] = contextvars.ContextVar("setting", default=0)
 

@@ -24,6 +24,8 @@ from mapek_runtime.trace.handover import TracedQueue, run_in_executor, thread
 from tests.unit.trace.lineage import context_of, is_child_of, is_root, linked, named
 from tests.unit.trace.traced import Traced
 
+pytestmark = pytest.mark.every_loop
+
 RESOURCE = Resource({"service.name": "tests"})
 jobs = SpanGroup("handover_jobs")
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
@@ -32,11 +34,6 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 @jobs.span
 def process(job: str, size: int = 0) -> None:
     """A job was worked on."""
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture

@@ -15,12 +15,9 @@ from mapek_runtime import BatchSpanProcessor, TracerProvider
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.trace.handover import thread
 
+pytestmark = pytest.mark.every_loop
+
 RESOURCE = Resource({"service.name": "tests"})
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
 
 
 class Counting(MemorySpanExporter):
@@ -98,9 +95,9 @@ async def test_threads_wake_the_loop_at_most_once_a_batch(monkeypatch: pytest.Mo
     assert len(wakes) <= memory.batches
 
 
-def test_a_span_may_end_in_a_thread_after_the_loop_has_closed() -> None:
-    memory = MemorySpanExporter()
-    processor = BatchSpanProcessor(memory)
+def test_spans_may_end_in_threads_after_the_loop_has_closed() -> None:
+    memory = MemorySpanExporter(capacity=100_000)
+    processor = BatchSpanProcessor(memory, max_export_batch_size=512)
     provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
     provider.add_span_processor(processor)
     errors: list[BaseException] = []
@@ -112,14 +109,19 @@ def test_a_span_may_end_in_a_thread_after_the_loop_has_closed() -> None:
     def end(span: trace.Span) -> None:
         try:
             span.end()
+            # More than a batch: one span would not ask for the batch task.
+            end_many(provider.get_tracer("x"), 2_000)
         except BaseException as error:  # noqa: BLE001 - what a thread raises is lost otherwise
             errors.append(error)
 
-    ending = thread(end, asyncio.run(main()))
-    ending.start()
-    ending.join()
+    late = asyncio.run(main())
+    threads = [thread(end, late), *(thread(end, trace.INVALID_SPAN) for _ in range(7))]
+    for started in threads:
+        started.start()
+    for started in threads:
+        started.join()
 
     assert errors == []
     assert processor.force_flush(10_000)
-    assert [span.name for span in memory.finished_spans] == ["late"]
+    assert sorted(span.name for span in memory.finished_spans) == ["late", *["x"] * 16_000]
     processor.shutdown()

@@ -18,6 +18,8 @@ from mapek_runtime import TracerProvider, traced
 from mapek_runtime.errors import SpanReused
 from mapek_runtime.trace import use_provider
 
+pytestmark = pytest.mark.every_loop
+
 exporter = InMemorySpanExporter()
 provider = TracerProvider(shutdown_on_exit=False)
 provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -25,13 +25,10 @@ from mapek_runtime.trace.handover import PARENT_ENDED, Relation, spawn
 from tests.unit.trace.lineage import context_of, is_child_of, is_root, linked, named
 from tests.unit.trace.traced import Traced
 
+pytestmark = pytest.mark.every_loop
+
 RESOURCE = Resource({"service.name": "tests"})
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture
@@ -47,6 +44,7 @@ async def work_in(tracer: trace.Tracer) -> str:
     return "done"
 
 
+@pytest.mark.every_loop(eager=False)
 @pytest.mark.parametrize("ended", [False, True], ids=["the parent is open", "the parent has ended"])
 @pytest.mark.parametrize("relation", ["child", "link", "detached"])
 async def test_a_spawned_task_stands_to_its_parent_as_asked(
@@ -67,18 +65,27 @@ async def test_a_spawned_task_stands_to_its_parent_as_asked(
     assert is_child_of(named(traced, "inside"), span)
 
 
-async def test_no_span_starts_after_the_end_of_its_parent(traced: Traced) -> None:
+async def test_no_span_starts_after_the_end_of_its_parent(
+    traced: Traced, anyio_backend: tuple[str, dict[str, object]]
+) -> None:
     async def part(depth: int) -> None:
         with traced.tracer.start_as_current_span("part"):
             for _ in range(choose.randrange(3)):
                 await asyncio.sleep(0)
             if depth:
-                tasks.extend(spawn(part(depth - 1)) for _ in range(2))
+                start(depth - 1)
+                start(depth - 1)
             for _ in range(choose.randrange(3)):
                 await asyncio.sleep(0)
 
+    def start(depth: int) -> None:
+        # An eager task comes back to this list before it is in it.
+        tasks.append(spawn(part(depth)))
+
     choose = random.Random(7)
-    tasks = [spawn(part(5)) for _ in range(4)]
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(4):
+        start(5)
     for task in tasks:  # it grows meanwhile
         await task
 
@@ -86,7 +93,8 @@ async def test_no_span_starts_after_the_end_of_its_parent(traced: Traced) -> Non
     late = [span for span in spans.values() if (span.attributes or {}).get(PARENT_ENDED)]
     children = [span for span in spans.values() if span.parent is not None]
     assert len(spans) == 2 * 4 * (2**6 - 1)
-    assert late
+    # An eager task takes its first step inside its parent.
+    assert bool(late) is ("loop_factory" not in anyio_backend[1])
     assert all(is_root(span) and linked(span)[0] in spans for span in late)
     for span in children:
         assert span.parent is not None
@@ -121,6 +129,7 @@ async def test_without_a_provider_a_detached_task_is_detached_all_the_same() -> 
     assert [is_child_of(span, parent) for span in traced.spans] == [False, True, False]
 
 
+@pytest.mark.every_loop(eager=False)
 async def test_under_the_provider_of_the_sdk_a_late_child_is_a_linked_root() -> None:
     memory = MemorySpanExporter()
     processor = BatchSpanProcessor(memory)
@@ -209,8 +218,8 @@ async def test_in_a_group_the_error_is_the_groups(traced: Traced, caplog: pytest
 
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the group is what raises
         async with asyncio.TaskGroup() as group:
-            _ = spawn(fail(), group=group)
             other = spawn(asyncio.sleep(3600), name="other", group=group)
+            _ = spawn(fail(), group=group)
 
     assert caught.group_contains(LookupError)
     assert other.cancelled()
@@ -218,6 +227,7 @@ async def test_in_a_group_the_error_is_the_groups(traced: Traced, caplog: pytest
     assert (named(traced, "other").attributes or {})["asyncio.cancelled"] is True
 
 
+@pytest.mark.every_loop(eager=False)
 async def test_a_task_cancelled_before_its_first_step_leaves_no_warning_and_no_span(traced: Traced) -> None:
     task = spawn(work_in(traced.tracer))
     task.cancel()
@@ -230,22 +240,23 @@ async def test_a_task_cancelled_before_its_first_step_leaves_no_warning_and_no_s
     assert traced.spans == ()
 
 
-async def test_an_eager_task_is_a_child_too(traced: Traced) -> None:
+def test_an_eager_task_is_a_child_and_leaves_its_parent_current(traced: Traced) -> None:
     factory = getattr(asyncio, "eager_task_factory", None)
     if factory is None:
         pytest.skip("eager tasks came with Python 3.12")
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(factory)
-    try:
+
+    async def main() -> trace.Span:
+        asyncio.get_running_loop().set_task_factory(factory)
         with traced.tracer.start_as_current_span("parent") as parent:
             task = spawn(work_in(traced.tracer), name="task")
-            current = trace.get_current_span()
+            assert trace.get_current_span() is parent
         assert await task == "done"
-    finally:
-        loop.set_task_factory(None)
+        return parent
 
-    assert current is parent
-    assert is_child_of(named(traced, "task"), named(traced, "parent"))
+    parent = asyncio.run(main())
+
+    assert is_child_of(named(traced, "task"), cast("sdk.ReadableSpan", parent))
+    assert is_child_of(named(traced, "inside"), named(traced, "task"))
 
 
 async def test_wrong_arguments_of_spawn_are_named_and_leave_no_second_warning() -> None:
