@@ -20,6 +20,7 @@ from .settings import (
     RunSettings,
     SamplerSettings,
     Settings,
+    WatchSettings,
 )
 from .sources import Sources, Value, read_sources
 
@@ -38,6 +39,7 @@ __all__ = [
     "Settings",
     "Sources",
     "Value",
+    "WatchSettings",
     "decode",
     "describe_type",
     "leaves",

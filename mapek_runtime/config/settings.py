@@ -21,6 +21,7 @@ __all__ = [
     "RunSettings",
     "SamplerSettings",
     "Settings",
+    "WatchSettings",
 ]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -191,6 +192,15 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """auto: console on a terminal, else json."""
 
 
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is looked at while spans are open. Off, because it costs half a span for each one."""
+
+    heartbeat: NonNegative = 0.0
+    """Seconds after which a span that is still open is logged, and again after each such time. 0: never."""
+    leaks: bool = False
+    """Find spans that are never ended, and log where they were started."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set, but for the sections of domains and plugins."""
 
@@ -209,5 +219,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     export: ExportSettings = ExportSettings()
     sampler: SamplerSettings = SamplerSettings()
     cycles: CycleSamplingSettings = CycleSamplingSettings()
+    watch: WatchSettings = WatchSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     log: LogSettings = LogSettings()

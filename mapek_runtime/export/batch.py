@@ -11,10 +11,8 @@ import asyncio
 import atexit
 import contextvars
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -24,6 +22,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 
+from mapek_runtime.trace.forks import follow_forks
 from mapek_runtime.trace.identity import SAMPLED
 from mapek_runtime.trace.ring import Ring
 from mapek_runtime.trace.sampling.hold import Holds
@@ -103,7 +102,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._closed = False
         observe(self.statistics, pace.capacity, meter_provider)
         atexit.register(self._at_exit)
-        _follow_fork(self)
+        follow_forks(self._after_fork)
 
     # The SDK's interface
 
@@ -351,18 +350,6 @@ def _loop_here() -> asyncio.AbstractEventLoop | None:
 def _report(handle: asyncio.Task[None]) -> None:
     if not handle.cancelled() and (error := handle.exception()) is not None:
         logger.error("the batch task failed; the next span starts another", exc_info=error)
-
-
-def _follow_fork(processor: BatchSpanProcessor) -> None:
-    if not hasattr(os, "register_at_fork"):
-        return
-    found = weakref.WeakMethod(processor._after_fork)
-
-    def after_fork() -> None:
-        if (method := found()) is not None:
-            method()
-
-    os.register_at_fork(after_in_child=after_fork)
 
 
 def _make_sinks(exporters: tuple[Exporter, ...], timeout: float, notices: Notices) -> tuple[Sink, ...]:

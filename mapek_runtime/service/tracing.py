@@ -20,12 +20,19 @@ from opentelemetry import trace as trace_api
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace.sampling import Sampler
 
-from mapek_runtime.config import Configuration, CycleSamplingSettings, ExportSettings, decode, read_sources
+from mapek_runtime.config import (
+    Configuration,
+    CycleSamplingSettings,
+    ExportSettings,
+    WatchSettings,
+    decode,
+    read_sources,
+)
 from mapek_runtime.export import BatchSpanProcessor, OTLPSpanExporter
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.export.console import ConsoleSpanExporter
 from mapek_runtime.export.memory import MemorySpanExporter
-from mapek_runtime.trace import TracerProvider, use_provider
+from mapek_runtime.trace import LiveSpans, TracerProvider, use_provider
 from mapek_runtime.trace.leaving import install_leaving
 from mapek_runtime.trace.sampling import CycleSampler
 from mapek_runtime.trace.sampling.hold import Holds
@@ -36,6 +43,9 @@ from .sampling import make_sampler
 __all__ = ["Tracing", "make_otlp", "make_tracing", "open_tracing", "tracing"]
 
 logger = logging.getLogger(__name__)
+
+HEARTBEAT = 30.0
+"""Seconds between two reports of spans that were never ended, where no other time is set."""
 
 _NOTHING = Statistics(0, 0, 0, {}, 0, 0, 0, 0, {})
 
@@ -121,7 +131,7 @@ async def open_tracing(
 
             stack.enter_context(instrumented(provider))
         try:
-            async with polling(head):
+            async with polling(head), _watching(settings.watch, provider):
                 yield opened
         finally:
             await provider.ashutdown(settings.export.shutdown)
@@ -158,6 +168,18 @@ def _deciding(settings: CycleSamplingSettings, head: Sampler) -> tuple[Sampler, 
         most_spans_per_cycle=settings.most_spans_per_cycle,
         most_held_spans=settings.most_held_spans,
     )
+
+
+@asynccontextmanager
+async def _watching(settings: WatchSettings, provider: TracerProvider) -> AsyncIterator[None]:
+    """Look at open spans where that is asked for."""
+    if not (settings.heartbeat or settings.leaks):
+        yield
+        return
+    older_than = settings.heartbeat or HEARTBEAT
+    async with LiveSpans(older_than=older_than, leaks=settings.leaks) as live:
+        provider.add_span_processor(live)
+        yield
 
 
 def _joined(

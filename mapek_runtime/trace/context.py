@@ -22,12 +22,30 @@ from opentelemetry.context.context import Context, _RuntimeContext
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace.propagation import _SPAN_KEY
 
-__all__ = ["SPAN_KEY", "TOKENS", "Attached", "CurrentSpan", "LeanRuntimeContext", "install", "reach"]
+__all__ = [
+    "SPAN_KEY",
+    "TOKENS",
+    "Attached",
+    "CurrentSpan",
+    "LeanRuntimeContext",
+    "install",
+    "reach",
+    "without_span",
+]
 
 SPAN_KEY = _SPAN_KEY
 
 
 _EMPTY = Context()  # a Context is immutable
+
+
+def without_span(context: Context) -> Context:
+    """`context` with no span in it."""
+    if SPAN_KEY not in context:
+        return context
+    if len(context) == 1:
+        return _EMPTY
+    return Context({key: value for key, value in context.items() if key != SPAN_KEY})
 
 
 class CurrentSpan(Protocol):
@@ -53,6 +71,9 @@ class LeanRuntimeContext(_RuntimeContext):
 
     def attach(self, context: Context) -> Token[Context]:
         """Make `context` current; the token restores what was before."""
+        if type(context) is not Context:
+            # Nobody checks what is attached, and a plain dictionary would be taken for a span.
+            context = Context(context)
         return self.variable.set(context)
 
     def get_current(self) -> Context:
@@ -107,10 +128,12 @@ def reach(variable: ContextVar[Any] | None) -> _Way:
 class Attached:
     """The token of another storage, so that it is not taken for anything else."""
 
-    __slots__ = ("token",)
+    __slots__ = ("outer", "token")
 
-    def __init__(self, token: object) -> None:
+    def __init__(self, token: object, outer: Context) -> None:
         self.token = token
+        self.outer = outer
+        """What was current before."""
 
 
 TOKENS = frozenset((Token, Attached))
@@ -118,7 +141,8 @@ TOKENS = frozenset((Token, Attached))
 
 
 def _attach(span: CurrentSpan) -> Attached:
-    return Attached(context_api.attach(span.as_context()))
+    outer = context_api.get_current()
+    return Attached(context_api.attach(span.as_context()), outer)
 
 
 def _detach(token: object) -> None:

@@ -6,7 +6,13 @@ from types import TracebackType
 from typing import Any
 
 from opentelemetry.context.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+)
 
 from .context import SPAN_KEY
 from .identity import RANDOM
@@ -19,7 +25,7 @@ __all__ = ["DroppedSpan"]
 class DroppedSpan(SpanScope, NonRecordingSpan):
     """A span that nobody samples: it has an identity, and records nothing.
 
-    Where a tracer samples nothing at all it is its own scope too.
+    Where a tracer samples nothing at all, and its ids are ours, it is its own scope too.
     """
 
     __slots__ = (
@@ -57,20 +63,20 @@ class DroppedSpan(SpanScope, NonRecordingSpan):
         if self._token is not None:
             return self._enter_again()
         tracer = self._tracer
-        parent = tracer.get()
+        # As in `Span`: taken to a name before they are called.
+        get, attach = tracer.get, tracer.set
+        parent = get()
         if self._plain and type(parent) is not Context and parent._plain:
             self._base = parent._base
             self._trace_id = parent._trace_id
             self._flags = parent._flags & RANDOM
-            self._own_id = 0 if tracer.own_ids else tracer.draw(64)
         elif self._plain and not parent:
             self._base = parent
-            self._trace_id = tracer.draw(128)
+            self._trace_id = draw_bits(128)
             self._flags = tracer.random
-            self._own_id = 0 if tracer.own_ids else tracer.draw(64)
         else:
             self._become(tracer.place(self, parent))
-        self._token = tracer.set(self)
+        self._token = attach(self)
         return self
 
     def __exit__(
@@ -82,7 +88,8 @@ class DroppedSpan(SpanScope, NonRecordingSpan):
         token = self._token
         self._token = LEFT
         try:
-            self._tracer.reset(token)
+            reset = self._tracer.reset
+            reset(token)
         except (ValueError, TypeError, AttributeError):
             self._left_elsewhere(token)
 
@@ -94,19 +101,28 @@ class DroppedSpan(SpanScope, NonRecordingSpan):
         if other._trace_state is not None:
             self._trace_state = other._trace_state
             self._plain = False
+        if other._passed_on is not None:
+            self._passed_on = self._built_context = other._passed_on
+            self._plain = False
 
     @property
     def _context(self) -> SpanContext:  # type: ignore[override]
         if self._built_context is None:
-            self._built_context = SpanContext(
-                self._trace_id, self._span_id, False, TraceFlags(self._flags), self._trace_state
-            )
+            try:
+                self._built_context = SpanContext(
+                    self._trace_id, self._span_id, False, TraceFlags(self._flags), self._trace_state
+                )
+            except AttributeError:
+                # A scope that was not entered.
+                return INVALID_SPAN_CONTEXT
         return self._built_context
 
     @property
     def _span_id(self) -> int:
-        # Drawn when somebody asks: hardly anybody does.
-        if not self._own_id and self._trace_id:
+        try:
+            return self._own_id
+        except AttributeError:
+            # Drawn when somebody asks: hardly anybody does.
             self._own_id = draw_bits(64)
         return self._own_id
 

@@ -17,7 +17,7 @@ from opentelemetry import context as context_api
 from opentelemetry.context.context import Context
 from opentelemetry.trace import get_current_span, set_span_in_context
 
-from .context import SPAN_KEY, LeanRuntimeContext
+from .context import SPAN_KEY, LeanRuntimeContext, without_span
 from .foreign import NO_SPAN
 
 if TYPE_CHECKING:
@@ -210,8 +210,8 @@ class GeneratorSpan:
         """What is current in the body: the span, over the baggage that the consumer has now."""
         if not self._lean:
             return set_span_in_context(self._span, context_api.get_current())
-        base = outer if isinstance(outer, dict) else outer._base
-        if base is self._span._base:
+        base = without_span(outer) if isinstance(outer, Context) else outer._base
+        if _is_same(base, self._span._base):
             return self._span
         # Not by changing the span's base: tasks that the body has started see the span too.
         return Context({**(base or {}), SPAN_KEY: self._span})
@@ -220,3 +220,11 @@ class GeneratorSpan:
         # A generator that ignored its close, or whose loop was gone, never came to its end.
         if self._open:
             self._end(None)
+
+
+def _is_same(one: Context, other: Context) -> bool:
+    """Whether two contexts hold the same objects."""
+    # Not by `==`, which is a method of whatever is in them.
+    return one is other or (
+        len(one) == len(other) and all(key in other and other[key] is value for key, value in one.items())
+    )

@@ -26,14 +26,13 @@ from typing import Any, Literal, ParamSpec, TypeVar, TypeVarTuple, get_args
 
 from opentelemetry import context as context_api
 from opentelemetry import trace as trace_api
-from opentelemetry.context.context import Context
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind
 
 from mapek_runtime.errors import SpanReused
 
 from .active import LateTracer
-from .context import SPAN_KEY
+from .context import without_span
 from .scope import SpanScope
 from .spec import SpanSpec
 
@@ -209,7 +208,7 @@ async def _run(
     if late or relation != "child":
         # The context is the task's own and ends with it: nothing is to be detached. Attached rather than
         # given to the scope, so that it also holds for other tracers while there is no provider.
-        context_api.attach(_without_span(context_api.get_current()))
+        context_api.attach(without_span(context_api.get_current()))
     if (late or relation == "link") and parent.get_span_context().is_valid:
         scope.linked(parent.get_span_context())
     with scope:
@@ -236,16 +235,12 @@ def _scope(name: str, kind: SpanKind, attributes: dict[str, Any] | None = None) 
 
 
 def _after(producer: SpanContext, scope: SpanScope, relation: ConsumerRelation) -> SpanScope:
-    context = _without_span(context_api.get_current())
+    context = without_span(context_api.get_current())
     if not producer.is_valid:
         return scope.under(context)
     if relation == "link":
         return scope.under(context).linked(producer)
     return scope.under(trace_api.set_span_in_context(trace_api.NonRecordingSpan(producer), context))
-
-
-def _without_span(context: Context) -> Context:
-    return Context({key: value for key, value in context.items() if key != SPAN_KEY})
 
 
 def _require_function(where: str, function: object) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Span, SpanLimits, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, TraceFlags, TraceState
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, TraceFlags, TraceState
 
 from .context import SPAN_KEY
 
@@ -28,6 +28,9 @@ RANDOM = 0x02
 
 class Identity(Span):
     """The identity of a recording span behind the SDK's interface."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     _tracer: Tracer
     _trace_id: int
@@ -48,9 +51,13 @@ class Identity(Span):
     def _context(self) -> SpanContext:  # type: ignore[override]
         built = self._built_context
         if built is None:
-            built = self._built_context = SpanContext(
-                self._trace_id, self._span_id, False, TraceFlags(self._flags), self._trace_state
-            )
+            try:
+                built = self._built_context = SpanContext(
+                    self._trace_id, self._span_id, False, TraceFlags(self._flags), self._trace_state
+                )
+            except AttributeError:
+                # A scope that was not entered.
+                return INVALID_SPAN_CONTEXT
         return built
 
     def get_span_context(self) -> SpanContext:

@@ -64,6 +64,8 @@ class LateScope(SpanScope):
         traceback: TracebackType | None,
     ) -> None:
         if self._inner is not None:
+            # It holds what was current before.
+            self._token = LEFT
             self._inner.__exit__(exc_type, exc, traceback)
         else:
             self._exit_through_the_api(exc_type, exc, traceback)
@@ -122,11 +124,14 @@ class LateScope(SpanScope):
     ) -> None:
         if self._manager is None:
             return
-        span = self._foreign.finish(exc)
-        if exc is not None:
-            options = self._options or new_options()
-            record_failure(span, exc, record=options.record_exception, status=options.set_status)
-        self._manager.__exit__(exc_type, exc, traceback)
+        try:
+            span = self._foreign.finish(exc)
+            if exc is not None:
+                options = self._options or new_options()
+                record_failure(span, exc, record=options.record_exception, status=options.set_status)
+        finally:
+            # Whatever a span of somebody else's does: it must not stay current.
+            self._manager.__exit__(exc_type, exc, traceback)
 
 
 _new = object.__new__

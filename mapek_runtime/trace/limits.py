@@ -5,22 +5,33 @@ What is not plain is cleaned by `values`; what is more than the limits allow is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import Event, SpanLimits
+from opentelemetry.trace import Link
 from opentelemetry.util.types import Attributes
 
-from .values import clean_attributes
+from .values import clean_attributes, text_of
 
-__all__ = ["PLAIN_TYPES", "RecordedEvent", "bounded", "is_plain", "recorded"]
+__all__ = [
+    "PLAIN_TYPES",
+    "RecordedEvent",
+    "bounded",
+    "has_odd_keys",
+    "is_plain",
+    "kept_links",
+    "push",
+    "recorded",
+]
 
 PLAIN_TYPES = frozenset((str, int, float, bool))
 """Types that need no cleaning and cannot change after they were recorded."""
 
+_TEXT = frozenset((str,))
 _MOST_SHAPES = 4096
 _plain_shapes: set[tuple[type, ...]] = set()
 
@@ -41,6 +52,12 @@ def is_plain(attributes: Mapping[str, Any]) -> bool:
     return True
 
 
+def has_odd_keys(attributes: Mapping[Any, Any]) -> bool:
+    """Whether a key is empty or not exactly a text; of a dictionary that other threads may be changing."""
+    # No generator: it could be interrupted by them.
+    return "" in attributes or not _TEXT.issuperset(map(type, attributes))
+
+
 def recorded(
     attributes: Mapping[str, Any] | None, maximum: int | None, length: int | None
 ) -> tuple[dict[str, Any], int]:
@@ -52,7 +69,7 @@ def recorded(
         return {}, 0
     if length is None and (maximum is None or len(attributes) <= maximum) and is_plain(attributes):
         kept = dict(attributes)
-        if "" not in kept and all(type(key) is str for key in kept):
+        if not has_odd_keys(kept):
             return kept, 0
     cleaned, dropped = clean_attributes(attributes, length)
     if maximum is not None and len(cleaned) > maximum:
@@ -62,11 +79,31 @@ def recorded(
     return cleaned, dropped
 
 
+def push(held: dict[str, Any], more: Mapping[str, Any], most: int) -> tuple[dict[str, Any], int]:
+    """A copy of `held` with `more`, at most `most` of all, and how many were pushed out.
+
+    As in the SDK the oldest go, so that what was learned last is kept; a key that is set again is young.
+    """
+    if not most:
+        return {}, len(more)
+    held = held.copy()
+    pushed_out = 0
+    for key, value in more.items():
+        if key in held:
+            del held[key]
+        elif len(held) >= most:
+            del held[next(iter(held))]
+            pushed_out += 1
+        held[key] = value
+    return held, pushed_out
+
+
 class RecordedEvent(Event):
     """An event as a span keeps it: its attributes cannot be changed, and those it lost are counted."""
 
-    def __init__(self, name: str, attributes: Attributes, timestamp: int, dropped: int = 0) -> None:
-        super().__init__(name, attributes, timestamp)
+    def __init__(self, name: Any, attributes: Attributes, timestamp: int, dropped: int = 0) -> None:
+        # What is no text has no form on the wire, and would take the whole span with it.
+        super().__init__(name if isinstance(name, str) else text_of(name), attributes, timestamp)
         self._dropped_attributes = dropped
 
     @property
@@ -85,4 +122,14 @@ def bounded(attributes: Attributes, maximum: int | None, limits: SpanLimits) -> 
     cleaned, dropped = recorded(attributes, maximum, limits.max_attribute_length)
     kept = BoundedAttributes(maximum, cleaned, immutable=True)
     kept.dropped = dropped
+    return kept
+
+
+def kept_links(links: Iterable[Link | None], limits: SpanLimits) -> list[Link]:
+    """The links that lead somewhere or say something, with their attributes as they may be recorded."""
+    kept = []
+    for link in links:
+        if link is not None and (link.context.is_valid or link.attributes or link.context.trace_state):
+            link._attributes = bounded(link.attributes, limits.max_link_attributes, limits)
+            kept.append(link)
     return kept

@@ -15,8 +15,6 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
@@ -24,6 +22,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
 
 from .birth import NOWHERE, Birth, Births
+from .forks import follow_forks
 from .span import Span
 from .watch import OpenSpan, Watch, forgetting, is_older, look, watches
 
@@ -75,7 +74,7 @@ class LiveSpans(sdk.SpanProcessor):
         # collector, which may call `_gone` between any two steps of ours.
         self._open: dict[tuple[int, int], Watch] = {}
         self._gone = forgetting(self._open)
-        _follow_fork(self)
+        follow_forks(self._after_fork)
 
     # The SDK's interface
 
@@ -250,15 +249,3 @@ def _cancel_from_anywhere(task: asyncio.Task[None]) -> None:
     except RuntimeError:
         # Its loop is closed, and the task went with it.
         return
-
-
-def _follow_fork(live: LiveSpans) -> None:
-    if not hasattr(os, "register_at_fork"):
-        return
-    found = weakref.WeakMethod(live._after_fork)
-
-    def after_fork() -> None:
-        if (method := found()) is not None:
-            method()
-
-    os.register_at_fork(after_in_child=after_fork)

@@ -6,6 +6,7 @@ It takes what the SDK's takes and is accepted where the SDK's is.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from .pipeline import Pipeline
 from .sampling.environment import sampler_from_environment
 
 __all__ = ["TracerProvider"]
+
+logger = logging.getLogger(__name__)
 
 
 class TracerProvider(sdk.TracerProvider):
@@ -126,6 +129,10 @@ class TracerProvider(sdk.TracerProvider):
                     flushed = await asyncio.to_thread(processor.force_flush, int(left * 1000))
                     done = flushed is not False and done
             except TimeoutError:
+                done = False
+            except Exception:
+                # The others are to be flushed and closed all the same.
+                logger.exception("%s failed in span processor %r", what, processor)
                 done = False
         return done
 

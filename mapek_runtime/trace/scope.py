@@ -29,14 +29,15 @@ from .generators import traced_async_generator, traced_generator
 if TYPE_CHECKING:
     from .tracer import Tracer
 
-__all__ = ["LEFT", "STARTED", "Options", "SpanScope", "face_of", "new_options"]
+__all__ = ["ENDED", "LEFT", "STARTED", "Options", "SpanScope", "face_of", "new_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 STARTED = "started"
+ENDED = "ended"
 LEFT = "left"
-"""What stands in `_token` where there is nothing to restore: `start_span` starts the span; its block is
-over."""
+"""What stands in `_token` where there is nothing to restore: `start_span` starts the span; that span has
+ended; the block of a scope is over."""
 
 
 class Options:
@@ -73,6 +74,10 @@ def new_options(
 
 class SpanScope:
     """A span about to be made current; entering it starts the span, leaving it ends the span."""
+
+    if not TYPE_CHECKING:
+        # Its heirs have the slots; a dictionary here would make each of them slower to create.
+        __slots__ = ()
 
     _tracer: Tracer
     _name: str
@@ -148,8 +153,9 @@ class SpanScope:
             rebound: Any = functools.partialmethod(self(target.func), *target.args, **target.keywords)
             return cast("F", rebound)
         face: Any = face_of(target)
-        # A declaration outlives the provider of this moment.
-        fresh = self._fresh if self._spec is None else self._late()._fresh
+        # A declaration outlives the provider of this moment. Else a likeness, because the scope itself
+        # becomes a span when it is entered.
+        fresh = (self._fresh() if self._spec is None else self._late())._fresh
         wrapper: Any
         if inspect.isasyncgenfunction(face):
             wrapper = traced_async_generator(target, fresh)
@@ -182,9 +188,8 @@ class SpanScope:
         scope._tracer = tracer
         scope._name = self._name
         scope._kind = self._kind
-        # A declared span keeps its dictionary as its own.
-        scope._attributes = self._attributes if self._spec is None else dict(self._attributes or ())
-        scope._spec = self._spec
+        scope._attributes = self._attributes
+        scope._spec = None
         scope._token = None
         scope._plain = self._options is None
         if self._options is not None:
@@ -192,7 +197,8 @@ class SpanScope:
         return scope
 
     def _late(self) -> SpanScope:
-        late: SpanScope = self._spec.scope(self._attributes, name=self._name, kind=self._kind)
+        # A declared span keeps its dictionary as its own.
+        late: SpanScope = self._spec.scope(dict(self._attributes or ()), name=self._name, kind=self._kind)
         if self._options is not None:
             late._options = self._options
         return late
@@ -205,7 +211,8 @@ class SpanScope:
 
     def _enter_again(self) -> Any:
         if self._token is not LEFT and type(self._token) not in TOKENS:
-            # A span of `start_span`: its block ends it, and makes nothing current.
+            # A span of `start_span`: its block ends it, and makes nothing current. As with the SDK's it
+            # may be taken again, and then has ended.
             return self
         raise SpanReused(f"span scope {self._name!r} was entered before; make a new one for each block")
 
@@ -226,10 +233,11 @@ class SpanScope:
 
     def _left_elsewhere(self, token: Any) -> None:
         span: Any = self if self._stand_in is None else self._stand_in
-        current: Any = get_current_span()
-        if type(token) is Attached and current is span:
-            context_api.attach(span._base or Context())
         if type(token) is not Token:
+            if type(token) is not Attached:
+                self._token = LEFT if token is LEFT else ENDED
+            elif get_current_span() is span:
+                context_api.attach(token.outer)
             return
         variable = token.var
         outer = token.old_value
@@ -245,6 +253,9 @@ class SpanScope:
 
         Where the scope was entered the span stays current for ever.
         """
+        while not isinstance(outer, dict) and outer._outer is not None:
+            # Or those that were passed over before would never be let go.
+            outer = outer._outer
         self._outer = outer
         self._plain = False
 

@@ -8,25 +8,20 @@ dictionary and is read through a class default, so that it costs nothing while i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.trace import (
-    Link,
-    SpanContext,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from .context import TOKENS
 from .failure import record_error, record_failure
 from .identity import SAMPLED, Identity
-from .limits import PLAIN_TYPES, RecordedEvent, bounded, is_plain, recorded
-from .scope import LEFT, STARTED, Options, SpanScope
+from .limits import PLAIN_TYPES, RecordedEvent, bounded, has_odd_keys, is_plain, kept_links, push, recorded
+from .scope import ENDED, LEFT, STARTED, Options, SpanScope
 
 if TYPE_CHECKING:
     from .spec import SpanSpec
@@ -80,7 +75,7 @@ class Span(SpanScope, Identity):
 
     # The beginning
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Any:  # noqa: PLR0912 - in one piece, because calls cost
         """Start the span and make it current; what is current then: another, if this is not recorded.
 
         `Tracer.start_span` comes here too, with a mark in `_token` that asks for no attaching. This is
@@ -90,12 +85,14 @@ class Span(SpanScope, Identity):
         if token is not None and token is not STARTED:
             return self._enter_again()
         tracer = self._tracer
-        parent = tracer.get()
+        # Taken to a name before they are called: `tracer.get()` looks for a method first, which is slow.
+        get, draw, now = tracer.get, tracer.draw, tracer.now
+        parent = get()
         span: Any = self
         if type(parent) is Context:
             if not parent and self._plain and tracer.admits_roots:
                 self._base = parent
-                self._trace_id = tracer.draw(128)
+                self._trace_id = draw(128)
                 self._parent_id = 0
                 self._flags = tracer.root_flags
             else:
@@ -123,9 +120,9 @@ class Span(SpanScope, Identity):
                     # they are read or encoded: both must look each key up anyway.
                     if self._spec is None:
                         self._attributes = {**attributes}
-            self._span_id = tracer.draw(64)
+            self._span_id = draw(64)
             self._end_time = None
-            self._start_time = tracer.now()
+            self._start_time = now()
             if not self._plain and self._options is not None:
                 self._take(self._options)
             if tracer.pipeline.on_start:
@@ -133,12 +130,16 @@ class Span(SpanScope, Identity):
         else:
             self._stand_in = span
             self._plain = False
-        self._token = tracer.set(span) if token is None else parent
+        if token is None:
+            attach = tracer.set
+            self._token = attach(span)
+        else:
+            self._token = parent
         return span
 
     def _take(self, options: Options) -> None:
         if options.links:
-            self._keep_links(options.links)
+            self._append_links(kept_links(options.links, self._tracer.limits))
         if options.start_time is not None:
             self._start_time = options.start_time
 
@@ -148,11 +149,11 @@ class Span(SpanScope, Identity):
     def attributes(self) -> Attributes:
         """What was recorded, read-only."""
         attributes = self._attributes
-        if "" in attributes or not all(type(key) is str for key in attributes):
+        if has_odd_keys(attributes):
             attributes, dropped = recorded(attributes, None, None)
             self._attributes = attributes
             self._count_dropped(attributes=dropped)
-        return MappingProxyType(attributes)
+        return MappingProxyType(attributes if self._end_time is None else attributes.copy())
 
     @property
     def dropped_attributes(self) -> int:
@@ -171,7 +172,11 @@ class Span(SpanScope, Identity):
 
     def is_recording(self) -> bool:
         """Whether the span is still open."""
-        return self._end_time is None
+        try:
+            return self._end_time is None
+        except AttributeError:
+            # A scope that was not entered.
+            return False
 
     def set(self, **values: Any) -> None:
         """Set values that were declared with the span, by parameter name; None is not recorded.
@@ -181,58 +186,55 @@ class Span(SpanScope, Identity):
         if self._spec is None:
             raise TypeError(f"span {self._name!r} has no declaration; use set_attribute()")
         pairs = self._spec.late(values)
-        if self._end_time is not None:
-            logger.warning("span %r has ended; %s not set", self._name, ", ".join(values))
+        if len(self._attributes) + len(pairs) <= self._tracer.maximum and is_plain(pairs):
+            if self._end_time is None:
+                self._attributes.update(pairs)
+                return
+        elif self._end_time is None:
+            self._record(pairs)
             return
-        limits = self._tracer.limits
-        maximum = limits.max_span_attributes
-        if (
-            is_plain(pairs)
-            and limits.max_span_attribute_length is None
-            and (maximum is None or len(self._attributes) + len(pairs) <= maximum)
-        ):
-            self._attributes.update(pairs)
-        else:
-            self._setbounded(pairs)
+        logger.warning("span %r has ended; %s not set", self._name, ", ".join(values))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set one attribute; see `opentelemetry.trace.Span.set_attribute`."""
-        if self._end_time is not None:
-            logger.warning("Setting attribute on ended span.")
+        attributes = self._attributes
+        if type(value) in PLAIN_TYPES and type(key) is str and key and len(attributes) < self._tracer.maximum:
+            # As in `end`: nothing is called in between, so that an ended span stays as it is.
+            if self._end_time is None:
+                if key in attributes:
+                    # As with the SDK's it then is the youngest, and at the limit the last to go.
+                    del attributes[key]
+                attributes[key] = value
+                return
+        elif self._end_time is None:
+            self._record({key: value})
             return
-        limits = self._tracer.limits
-        if (
-            type(value) in PLAIN_TYPES
-            and type(key) is str
-            and key
-            and limits.max_span_attribute_length is None
-            and (limits.max_span_attributes is None or len(self._attributes) < limits.max_span_attributes)
-        ):
-            self._attributes[key] = value
-        else:
-            self._setbounded({key: value})
+        logger.warning("Setting attribute on ended span.")
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Set several attributes."""
         if self._end_time is not None:
             logger.warning("Setting attribute on ended span.")
             return
-        self._setbounded(attributes)
+        self._record(attributes)
 
-    def _setbounded(self, attributes: Mapping[str, Any]) -> None:
+    def _record(self, attributes: Mapping[str, Any], *, late: bool = False) -> None:
+        """Set what may have to be cleaned and cut; `late` also on a span that has ended."""
         limits = self._tracer.limits
-        cleaned, dropped = recorded(attributes, limits.max_span_attributes, limits.max_span_attribute_length)
+        most = limits.max_span_attributes
+        cleaned, dropped = recorded(attributes, None, limits.max_span_attribute_length)
         mine = self._attributes
-        for key, value in cleaned.items():
-            if (
-                limits.max_span_attributes is not None
-                and key not in mine
-                and len(mine) >= limits.max_span_attributes
-            ):
-                # The SDK lets the oldest go, so that what was learned last is kept.
-                del mine[next(iter(mine))]
-                dropped += 1
-            mine[key] = value
+        if most is not None and len(mine) + len(cleaned) > most:
+            mine, pushed_out = push(mine, cleaned, most)
+            dropped += pushed_out
+            if late or self._end_time is None:
+                self._attributes = mine
+        else:
+            for key, value in cleaned.items():
+                if late or self._end_time is None:
+                    if key in mine:
+                        del mine[key]
+                    mine[key] = value
         if dropped:
             self._count_dropped(attributes=dropped)
 
@@ -276,15 +278,6 @@ class Span(SpanScope, Identity):
             return
         self._append_links([link])
 
-    def _keep_links(self, links: Sequence[Link | None]) -> None:
-        limits = self._tracer.limits
-        kept = []
-        for link in links:
-            if link is not None and (link.context.is_valid or link.attributes or link.context.trace_state):
-                link._attributes = bounded(link.attributes, limits.max_link_attributes, limits)
-                kept.append(link)
-        self._append_links(kept)
-
     def _append_links(self, links: list[Link]) -> None:
         limits = self._tracer.limits
         kept = [*self._links, *links]
@@ -306,18 +299,14 @@ class Span(SpanScope, Identity):
         if self._end_time is not None:
             logger.warning("Tried calling set_status on an ended span.")
             return
-        if isinstance(status, Status):
-            code = status.status_code
-            if description is not None:
-                logger.warning(
-                    "Description %s ignored. Use either `Status` or `(StatusCode, Description)`", description
-                )
-        else:
-            code = status
+        if not isinstance(status, Status):
             status = Status(status, description)
-        if self._status.status_code is StatusCode.OK or code is StatusCode.UNSET:
-            return
-        self._status = status
+        elif description is not None:
+            logger.warning(
+                "Description %s ignored. Use either `Status` or `(StatusCode, Description)`", description
+            )
+        if self._status.status_code is not StatusCode.OK and status.status_code is not StatusCode.UNSET:
+            self._status = status
 
     # The end
 
@@ -330,29 +319,41 @@ class Span(SpanScope, Identity):
         token = self._token
         self._token = LEFT
         tracer = self._tracer
+        reset = tracer.reset
         try:
-            tracer.reset(token)
+            reset(token)
         except (ValueError, TypeError):
             self._left_elsewhere(token)
-        if exc is not None or not self._plain or self._end_time is not None:
-            self._finish_with_care(exc)
-            return
         # The same as `end()`: a call would be a fortieth of what a span costs.
-        self._end_time = tracer.now()
-        tracer.pipeline.end(self)
+        if exc is None and self._plain:
+            now = tracer.now
+            moment = now()
+            if self._end_time is None:
+                self._end_time = moment
+                end = tracer.pipeline.end
+                end(self)
+                return
+        self._finish_with_care(exc)
 
     def end(self, end_time: int | None = None) -> None:
         """End the span, now or at `end_time` (Unix time in nanoseconds), and hand it on."""
+        tracer = self._tracer
+        now, end = tracer.now, tracer.pipeline.end
+        moment = now() if end_time is None else end_time
+        # Between these two nothing is called, so that no other thread comes in between: of those that
+        # end a span at once only one does.
         if self._end_time is not None:
             logger.warning("Calling end() on an ended span.")
             return
-        tracer = self._tracer
-        self._end_time = tracer.now() if end_time is None else end_time
-        if type(self._token) not in TOKENS:
-            # It may hold the parent.
-            self._token = LEFT
+        self._end_time = moment
+        token = self._token
+        if token is not LEFT and type(token) not in TOKENS:
+            # A span of `start_span`: these may hold its parent.
+            self._token = ENDED
+            if not self._plain:
+                self._options = None
         if self._plain or self._hold is None:
-            tracer.pipeline.end(self)
+            end(self)
             return
         for on_ending in tracer.pipeline.on_ending:
             on_ending(self)

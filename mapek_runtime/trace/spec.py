@@ -93,7 +93,7 @@ class SpanSpec:
                     f"span {self.name!r} declares no {parameter!r}; it has {', '.join(self.keys)}"
                 )
             if value is not None:
-                pairs[key] = float(value) if parameter in self.floats else value
+                pairs[key] = _number(value) if parameter in self.floats else value
         return pairs
 
     def scope(
@@ -234,6 +234,16 @@ def _key(name: str, hint: Any) -> tuple[str, Any]:
     return name, hint
 
 
+def _number(value: Any) -> Any:
+    """`value` as a float, so that an attribute has one type; as it is where it is no number."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except Exception:  # noqa: BLE001 - a method of any object; the application is not to fail for it
+        return value
+
+
 def _compile(
     function: Callable[..., None], signature: inspect.Signature, spec: SpanSpec
 ) -> Callable[..., SpanScope]:
@@ -247,6 +257,7 @@ def _compile(
         "_name": spec.name,
         "_kind": SpanKind.INTERNAL,
         "_float": float,
+        "_number": _number,
     }
     parameters = []
     keyword_only = False
@@ -260,7 +271,10 @@ def _compile(
             names[f"_default_{index}"] = parameter.default
             parameters.append(f"{parameter.name}=_default_{index}")
     values = [
-        f"{key!r}: " + (f"_float({name})" if name in spec.floats else name) for name, key in spec.keys.items()
+        f"{key!r}: "
+        # Two functions are two calls too many for what is a float nearly always.
+        + (f"{name} if {name}.__class__ is _float else _number({name})" if name in spec.floats else name)
+        for name, key in spec.keys.items()
     ]
     for index, (key, value) in enumerate(spec.constants.items()):
         names[f"_constant_{index}"] = value

@@ -20,7 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, Instrume
 from opentelemetry.trace import Link, SpanContext, SpanKind
 from opentelemetry.util.types import Attributes
 
-from .context import SPAN_KEY, reach
+from .context import SPAN_KEY, reach, without_span
 from .dropped import DroppedSpan
 from .identity import RANDOM, SAMPLED
 from .ids import LeanIdGenerator, draw_bits
@@ -67,7 +67,7 @@ class Tracer(sdk.Tracer):
         # Under a sampler that follows the parent only roots get so far as to ask.
         self._ask = (provider.sampler._root if self._follow else provider.sampler).should_sample  # type: ignore[attr-defined]
         self.root_flags = self.random | SAMPLED
-        self.own_ids = isinstance(provider.id_generator, LeanIdGenerator)
+        self.own_ids = type(provider.id_generator) is LeanIdGenerator
         self.draw = draw_bits if self.own_ids else self._generate
         limits = provider._span_limits
         self._bounds = (limits.max_span_attributes, limits.max_span_attribute_length)
@@ -83,7 +83,7 @@ class Tracer(sdk.Tracer):
         self.admits_roots = enabled and self._root is True
         self.admits_children = enabled and (self._follow or self._child is True)
         """Whether a root, and a child of a sampled parent, is sampled without asking."""
-        never = enabled and self._root is False and self._child is False
+        never = enabled and self._root is False and self._child is False and self.own_ids
         self.scope_class: type[SpanScope] = DroppedSpan if never else Span
 
     def start_as_current_span(  # type: ignore[override]
@@ -157,7 +157,8 @@ class Tracer(sdk.Tracer):
         `current` is what is current: a span of ours or a `Context`. Gives the span back, or a
         `DroppedSpan` in its place when it is not to be recorded.
         """
-        span._base = current if isinstance(current, dict) else current._base
+        # Without a span that is current there: this one would keep it alive, and it the one before it.
+        span._base = without_span(current) if isinstance(current, Context) else current._base
         options = span._options
         origin = current if options is None or options.context is None else options.context
         parent = _parent_in(origin)
@@ -230,7 +231,9 @@ class Tracer(sdk.Tracer):
 
     def _generate(self, bits: int) -> int:
         generator = self.id_generator
-        return generator.generate_trace_id() if bits == _TRACE_ID_BITS else generator.generate_span_id()
+        drawn = generator.generate_trace_id() if bits == _TRACE_ID_BITS else generator.generate_span_id()
+        # Zero is no id: a child would be taken for a root of the same trace.
+        return drawn or draw_bits(bits)
 
 
 def _parent_in(origin: Any) -> Any:
@@ -238,7 +241,8 @@ def _parent_in(origin: Any) -> Any:
     value = origin
     while True:
         found = value.get(SPAN_KEY) if isinstance(value, dict) else value
-        if not isinstance(found, Span | DroppedSpan):
+        if not isinstance(found, Span | DroppedSpan) or not hasattr(found, "_trace_id"):
+            # Another's span; or a scope that was not entered, which has no identity.
             break
         if found._outer is None:
             if found._passed_on is None:

@@ -368,4 +368,5 @@ async def test_metrics_and_logs_are_set_up_by_the_sdk_when_they_have_an_exporter
     assert code == 0
     assert '"parcels"' in output
     assert "heavy parcel" in output
-    assert "Traceback" not in log
+    # The SDK's log handler starts a thread at exit, where Python 3.12.1 starts none; so it is without us.
+    assert "Traceback" not in log or ("can't create new thread" in log and "mapek" not in log)

@@ -18,6 +18,8 @@ A link from a kept cycle may lead to one that was dropped, most often the one be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import eq
 from typing import Any
 
 from opentelemetry.context import Context
@@ -66,7 +68,7 @@ class CycleSampler(Sampler):
         self.head = head
         self.holds = Holds(most_per_cycle=most_spans_per_cycle, most_held=most_held_spans, slow=slow)
         """What is held; give it to `BatchSpanProcessor(holds=...)`, or its account will not know."""
-        self._is_cycle = cycle.__eq__ if isinstance(cycle, str) else cycle
+        self._is_cycle = partial(eq, cycle) if isinstance(cycle, str) else cycle
         self._quiet_ratio = quiet_ratio
         self._quiet = DROPPED
         self._threshold = RANDOMNESS + 1

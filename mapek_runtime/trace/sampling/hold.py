@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.trace import TraceState
 
+from mapek_runtime.trace.forks import follow_forks
 from mapek_runtime.trace.identity import SAMPLED
 from mapek_runtime.trace.ring import Tally
 from mapek_runtime.trace.span import UNSET
@@ -103,7 +102,7 @@ class Hold:
             return True
         _stamp(span, verdict)
         if not span._parent_id:
-            span._setbounded({ADJUSTED_COUNT: verdict.adjusted_count, REASON: verdict.reason})
+            span._record({ADJUSTED_COUNT: verdict.adjusted_count, REASON: verdict.reason}, late=True)
         return False
 
     def keep(self, cause: str) -> Verdict:
@@ -205,7 +204,7 @@ class Holds:
         self._slow = slow
         self._open: dict[Hold, None] = {}
         self._clear()
-        _follow_fork(self)
+        follow_forks(self._after_fork)
 
     def _clear(self) -> None:
         self.swallowed = Tally()
@@ -270,15 +269,3 @@ def _stamp(span: Span, verdict: Verdict) -> None:
     span._flags |= SAMPLED
     span._trace_state = verdict.trace_state
     span._built_context = span._parent_context = None
-
-
-def _follow_fork(holds: Holds) -> None:
-    if not hasattr(os, "register_at_fork"):  # pragma: no cover - Windows
-        return
-    found: Any = weakref.WeakMethod(holds._after_fork)
-
-    def after_fork() -> None:
-        if (method := found()) is not None:
-            method()
-
-    os.register_at_fork(after_in_child=after_fork)

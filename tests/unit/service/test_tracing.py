@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
 from pathlib import Path
 
 import pytest
+from opentelemetry import propagate
 from opentelemetry.sdk.resources import SERVICE_NAME
 
 import mapek_runtime
 from mapek_runtime.config import Configuration, ExportSettings, Settings, decode, read_sources
 from mapek_runtime.errors import ConfigError
 from mapek_runtime.export import ConsoleSpanExporter, MemorySpanExporter, OTLPSpanExporter
+from mapek_runtime.loop import spans
 from mapek_runtime.service.tracing import open_tracing
 
 group = mapek_runtime.SpanGroup("testing")
@@ -106,6 +111,52 @@ async def test_the_sampler_is_the_sdks_own_variable(monkeypatch: pytest.MonkeyPa
             pass
 
     assert tracing.statistics().ended == 0
+
+
+async def test_cycles_decide_for_themselves_where_that_is_set() -> None:
+    before = propagate.get_global_textmap()
+    settings = configuration(MAPEK_CYCLES_DECIDE="true", MAPEK_CYCLES_QUIET_RATIO="0")
+
+    async with open_tracing(settings, instrument=False) as tracing:
+        for anomalies in (0, 1):
+            with spans.cycle("node-1", 1, "interval", anomalies=anomalies):
+                assert tracing.statistics().held == 0
+                with work(1):
+                    pass
+                assert tracing.statistics().held == 1
+        assert propagate.get_global_textmap() is not before
+
+    assert propagate.get_global_textmap() is before
+    assert tracing.statistics().balanced
+    assert tracing.statistics().dropped == {"sampled_out": 2}
+    assert tracing.statistics().exported == 2
+
+
+async def test_a_span_that_stays_open_is_logged_where_a_heartbeat_is_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def beats() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if getattr(record, "span_name", "") == "testing.work"]
+
+    async with open_tracing(configuration(MAPEK_WATCH_HEARTBEAT="0.02"), instrument=False) as tracing:
+        async with asyncio.timeout(10):
+            with work(1):
+                while len(beats()) < 2:  # noqa: ASYNC110 - log records wake nobody
+                    await asyncio.sleep(0.01)
+
+    assert tracing.statistics().exported == 1
+
+
+async def test_a_span_that_is_never_ended_is_found_where_that_is_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_tracing(configuration(MAPEK_WATCH_LEAKS="true"), instrument=False) as tracing:
+        tracing.provider.get_tracer("tests").start_span("lost")
+        gc.collect()
+
+    assert "test_a_span_that_is_never_ended_is_found_where_that_is_set" in caplog.text
 
 
 async def test_a_wrong_file_is_a_config_error(tmp_path: Path) -> None:

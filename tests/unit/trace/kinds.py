@@ -171,6 +171,6 @@ ODD: dict[str, Any] = {
     "endless range": range(10**12),
     "generator": iter([1]),
     "function": len,
-    "no time": np.datetime64("NaT"),
+    "no time": np.datetime64("NaT", "s"),
     "structured": np.zeros(1, dtype=[("a", "i4"), ("b", "f8")]),
 }

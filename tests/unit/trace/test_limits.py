@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.trace import Link, SpanContext
 
+from mapek_runtime.export.encode import encode_spans
 from tests.unit.trace.traced import Traced
 
 
@@ -35,3 +39,29 @@ def test_a_long_value_is_cut() -> None:
         span.set_attribute("b", "67890")
 
     assert dict(traced.one().attributes or {}) == {"a": "123", "b": "678"}
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, None])
+def test_which_attributes_stay_and_in_which_order_is_as_in_the_sdk(most: int | None) -> None:
+    def kept(provider: sdk.TracerProvider) -> tuple[list[tuple[str, object]], int]:
+        span: Any = provider.get_tracer("tests").start_span("x", attributes={"a": 1, "b": 2, "c": 3})
+        span.set_attribute("b", 4)
+        span.set_attributes({"d": 5, "c": 6, "b": [7]})
+        span.set_attribute("a", [8])
+        span.set_attribute("d", 9)
+        return list(span.attributes.items()), span.dropped_attributes
+
+    limits = sdk.SpanLimits(max_span_attributes=most)
+    ours = kept(Traced(span_limits=limits).provider)
+    assert ours == kept(sdk.TracerProvider(span_limits=limits, shutdown_on_exit=False))
+
+
+def test_an_event_whose_name_is_no_text_is_named_by_its_text() -> None:
+    traced = Traced()
+
+    with traced.tracer.start_as_current_span("x") as span:
+        span.add_event(404)  # type: ignore[arg-type]
+
+    (event,) = traced.one().events
+    assert event.name == "404"
+    assert encode_spans(traced.spans)

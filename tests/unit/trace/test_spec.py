@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -118,6 +119,19 @@ def test_an_integer_for_a_float_is_recorded_as_a_float(under: Providers) -> None
     assert type(value) is float
 
 
+@pytest.mark.parametrize("odd", [None, "n/a"])
+def test_what_is_no_number_where_a_float_is_declared_does_not_stop_the_work(
+    odd: Any, under: Providers
+) -> None:
+    with inference("graphsage", latency_ms=odd) as span:
+        span.set(latency_ms=odd)
+        span.set(success=True)
+
+    recorded = under.one().attributes or {}
+    assert recorded["success"] is True
+    assert recorded["latency_ms"] == odd if odd else recorded.get("latency_ms") != odd
+
+
 def test_an_exception_makes_success_false_and_is_raised(under: Providers) -> None:
     with pytest.raises(ValueError, match="bad"), inference("graphsage"):
         raise ValueError("bad")
@@ -187,3 +201,21 @@ def test_a_name_declared_twice_is_refused() -> None:
         @group.span("again")
         def bare(name: str) -> None:
             "No."
+
+
+def test_a_span_of_another_provider_that_fails_does_not_stay_current() -> None:
+    class Failing(sdk.SpanProcessor):
+        def on_start(self, span: sdk.Span, parent_context: object = None) -> None:
+            def fail(*_: object) -> None:
+                raise OSError("the disk is full")
+
+            setattr(span, "set_attribute", fail)  # noqa: B010 - to mypy a method
+
+    provider = sdk.TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Failing())
+    with use_provider(provider):
+        scope = inference("graphsage")
+        with pytest.raises(OSError, match="full"), scope:
+            assert trace.get_current_span().is_recording()
+
+    assert trace.get_current_span() is trace.INVALID_SPAN

@@ -8,10 +8,13 @@ import pytest
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from mapek_runtime import TracerProvider
 from mapek_runtime.trace import Span
+from mapek_runtime.trace.ids import LeanIdGenerator
 from tests.unit.trace.traced import Traced
 
 
@@ -257,3 +260,55 @@ def test_ids_do_not_follow_the_programs_seed() -> None:
 def test_a_span_is_made_only_by_a_tracer() -> None:
     with pytest.raises(TypeError, match=r"start_span"):
         Span("x")
+
+
+async def test_a_processor_that_fails_does_not_keep_the_others_open(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(sdk.SpanProcessor):
+        def shutdown(self) -> None:
+            raise OSError("the disk is full")
+
+        def force_flush(self, timeout_millis: int = 30_000) -> bool:
+            raise OSError("the disk is full")
+
+    class Counting(sdk.SpanProcessor):
+        flushed = closed = 0
+
+        def shutdown(self) -> None:
+            self.closed += 1
+
+        def force_flush(self, timeout_millis: int = 30_000) -> bool:
+            self.flushed += 1
+            return True
+
+    provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
+    counting = Counting()
+    provider.add_span_processor(Failing())
+    provider.add_span_processor(counting)
+
+    assert not await provider.aforce_flush()
+    assert not await provider.ashutdown()
+    assert (counting.flushed, counting.closed) == (1, 1)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+
+
+@pytest.mark.parametrize("sampler", [None, ALWAYS_OFF], ids=["recorded", "dropped"])
+@pytest.mark.parametrize("kind", [RandomIdGenerator, LeanIdGenerator])
+def test_ids_come_from_the_generator_that_was_given(
+    kind: type[RandomIdGenerator], sampler: Sampler | None
+) -> None:
+    class Counting(kind):  # type: ignore[misc, valid-type]
+        ids = 0
+
+        def generate_span_id(self) -> int:
+            self.ids += 1
+            return self.ids
+
+        def generate_trace_id(self) -> int:
+            return 0xABC
+
+    tracer = Traced(id_generator=Counting(), sampler=sampler).tracer
+    with tracer.start_as_current_span("outer") as outer, tracer.start_as_current_span("inner") as inner:
+        pass
+
+    assert outer.get_span_context().trace_id == inner.get_span_context().trace_id == 0xABC
+    assert (outer.get_span_context().span_id, inner.get_span_context().span_id) == (1, 2)

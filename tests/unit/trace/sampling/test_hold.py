@@ -370,8 +370,11 @@ def test_the_child_of_a_fork_forgets_the_spans_of_its_parent() -> None:
 
     process = context.Process(target=child)
     process.start()
+    # The child's end is the last: one that dies is seen, and not waited for.
+    writer.close()
     process.join(10)
 
+    assert process.exitcode == 0
     assert reader.recv() == (0, 0, ["of the lucky child", "mape_k.cycle", "mine", "mape_k.cycle"])
     assert held.holds.held == 2
     root.set_status(StatusCode.ERROR)
