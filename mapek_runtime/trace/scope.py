@@ -52,6 +52,11 @@ class Options:
     set_status: bool
     end_on_exit: bool
 
+    @property
+    def are_for_the_start(self) -> bool:
+        """Whether nothing here is for the end."""
+        return self.record_exception and self.set_status and self.end_on_exit
+
 
 def new_options(
     context: Context | None = None,
@@ -218,6 +223,9 @@ class SpanScope:
 
     def _finish_with_care(self, exc: BaseException | None) -> None:
         options = self._options
+        if options is None and self._stand_in is not None:
+            # There is nothing to end.
+            return
         span: Any = self if self._stand_in is None else self._stand_in
         if exc is not None:
             if options is None:

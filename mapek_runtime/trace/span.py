@@ -124,8 +124,8 @@ class Span(SpanScope, Identity):
             self._end_time = None
             self._start_time = now()
             if not self._plain and self._options is not None:
-                self._take(self._options)
-            if tracer.pipeline.on_start:
+                self._take(self._options, parent)
+            elif tracer.pipeline.on_start:
                 tracer.tell_start(self, parent)
         else:
             self._stand_in = span
@@ -137,11 +137,18 @@ class Span(SpanScope, Identity):
             self._token = parent
         return span
 
-    def _take(self, options: Options) -> None:
+    def _take(self, options: Options, parent: Any) -> None:
         if options.links:
             self._append_links(kept_links(options.links, self._tracer.limits))
         if options.start_time is not None:
             self._start_time = options.start_time
+        if self._tracer.pipeline.on_start:
+            self._tracer.tell_start(self, parent)
+        if options.are_for_the_start:
+            # From here on the span and those below it are plain, if nothing else is to be minded.
+            self._options = None
+            minded = self._hold is not None or self._trace_state is not None
+            self._plain = not (minded or (self._spec is not None and self._spec.elapsed is not None))
 
     # Recording
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace as trace_api
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind
 from opentelemetry.util.types import Attributes
@@ -26,7 +26,7 @@ from .identity import RANDOM, SAMPLED
 from .ids import LeanIdGenerator, draw_bits
 from .limits import recorded
 from .sampling import shortcut
-from .scope import STARTED, SpanScope, new_options
+from .scope import STARTED, Options, SpanScope, new_options
 from .span import Span
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Tracer(sdk.Tracer):
         self.admits_roots = enabled and self._root is True
         self.admits_children = enabled and (self._follow or self._child is True)
         """Whether a root, and a child of a sampled parent, is sampled without asking."""
+        root = self.sampler._root if self._follow else self.sampler  # type: ignore[attr-defined]
+        self._bound = root.bound if type(root) is TraceIdRatioBased else None
         never = enabled and self._root is False and self._child is False and self.own_ids
         self.scope_class: type[SpanScope] = DroppedSpan if never else Span
 
@@ -160,6 +162,8 @@ class Tracer(sdk.Tracer):
         # Without a span that is current there: this one would keep it alive, and it the one before it.
         span._base = without_span(current) if isinstance(current, Context) else current._base
         options = span._options
+        if self._tracer_config.is_enabled and (placed := self._short_way(span, current, options)) is not None:
+            return placed
         origin = current if options is None or options.context is None else options.context
         parent = _parent_in(origin)
         if not self._tracer_config.is_enabled:
@@ -213,6 +217,43 @@ class Tracer(sdk.Tracer):
             span._hold = hold
             span._plain = False
         return span
+
+    def _short_way(self, span: Any, current: Any, options: Options | None) -> Any:
+        """The answers that come often and are known at once; None where there is none."""
+        if options is not None:
+            # A root on purpose, as every cycle is.
+            if options.context is None or options.context or not self.admits_roots:
+                return None
+            trace_id = self.draw(128)
+        elif type(current) is Context:
+            if current or self._bound is None:
+                return None
+            trace_id = self.draw(128)
+            if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+                return self._drop(span, trace_id, self.random)
+        elif type(current) is DroppedSpan:
+            if not (current._plain and self._follow):
+                return None
+            return self._drop(span, current._trace_id, current._flags & RANDOM)
+        else:
+            return None
+        span._trace_id = trace_id
+        span._parent_id = 0
+        span._flags = self.root_flags
+        return span
+
+    def _drop(self, span: Any, trace_id: int, flags: int) -> Any:
+        # Filled here: its constructor would cost as much again.
+        dropped: Any = _new(DroppedSpan)
+        dropped._base = span._base
+        dropped._trace_id = trace_id
+        dropped._flags = flags
+        if not self.own_ids:
+            dropped._own_id = self.draw(64)
+        dropped._token = STARTED
+        dropped._spec = None
+        dropped._plain = True
+        return dropped
 
     def tell_start(self, span: Any, parent: Any) -> None:
         """Tell the processors that want to know."""
