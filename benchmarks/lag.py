@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from mapek_runtime.trace.loop_lag import TICK, LoopLag
+from mapek_runtime.trace.watching.lag import TICK, LoopLag
 
 __all__ = ["main"]
 

@@ -28,7 +28,7 @@ from mapek_runtime.loop import (
     Topology,
 )
 from mapek_runtime.loop.knowledge_sqlite import SqliteStore
-from mapek_runtime.trace.loop_lag import LoopLag
+from mapek_runtime.trace.watching.lag import LoopLag
 
 from .chaos import run_chaos
 from .nodes import NodeLoops, watching

@@ -9,7 +9,7 @@ from typing import Any
 
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.loop import FaultReport, RuntimeStatistics
-from mapek_runtime.trace.loop_blame import Blocker
+from mapek_runtime.trace.watching.blame import Blocker
 
 __all__ = ["Summary", "law", "percentile"]
 

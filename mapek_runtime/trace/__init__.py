@@ -10,14 +10,13 @@ from .active import active_provider, use_provider
 from .decorator import traced
 from .dropped import DroppedSpan
 from .handover import TracedQueue, run_in_executor, spawn, thread
-from .live import LiveSpans, OpenSpan
 from .logs import TraceIds
-from .loop_lag import LoopLag
 from .provider import TracerProvider
 from .scope import SpanScope
 from .span import Span
 from .spec import Key, NodeId, SpanFactory, SpanGroup
 from .tracer import Tracer
+from .watching import LiveSpans, LoopLag, OpenSpan
 
 __all__ = [
     "DroppedSpan",

@@ -19,9 +19,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from mapek_runtime.trace import TracerProvider
-from mapek_runtime.trace.loop_blame import BLOCKED_MS
-from mapek_runtime.trace.loop_lag import TICK, LoopLag
-from mapek_runtime.trace.loop_sight import bell_of_this_thread
+from mapek_runtime.trace.watching.blame import BLOCKED_MS
+from mapek_runtime.trace.watching.lag import TICK, LoopLag
+from mapek_runtime.trace.watching.sight import bell_of_this_thread
 
 THREAD = "mapek-loop-lag"
 
@@ -258,7 +258,7 @@ def test_a_loop_in_another_thread_gets_the_function_but_no_span(traced: Traced) 
 async def test_one_line_names_who_holds_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     tracer = TracerProvider().get_tracer("test")
 
-    with caplog.at_level(logging.WARNING, "mapek_runtime.trace.loop_lag"):
+    with caplog.at_level(logging.WARNING, "mapek_runtime.trace.watching.lag"):
         async with LoopLag():
             for _ in range(3):
                 with tracer.start_as_current_span("cycle"):
@@ -273,7 +273,7 @@ async def test_one_line_names_who_holds_the_loop(caplog: pytest.LogCaptureFixtur
 async def test_a_hang_is_named_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     lines_before_the_end = 0
 
-    with caplog.at_level(logging.WARNING, "mapek_runtime.trace.loop_lag"):
+    with caplog.at_level(logging.WARNING, "mapek_runtime.trace.watching.lag"):
         async with LoopLag():
             busy(1.5)
             lines_before_the_end = len(caplog.records)

@@ -16,7 +16,7 @@ def in_a_process(body: str) -> subprocess.Popen[str]:
     lines = "\n".join(f"        {line}" for line in body.strip().splitlines())
     program = (
         "import asyncio, json, os, signal, sys, threading, time\n"
-        "from mapek_runtime.trace.loop_lag import LoopLag\n"
+        "from mapek_runtime.trace.watching.lag import LoopLag\n"
         f"async def main():\n    async with LoopLag() as lag:\n{lines}\n"
         "    print(json.dumps(lag.as_dict()))\nasyncio.run(main())\n"
     )

@@ -23,7 +23,7 @@ from opentelemetry import trace
 
 from mapek_runtime import BatchSpanProcessor, OTLPSpanExporter, TracerProvider
 from mapek_runtime.export.pace import DEFAULT_CONCURRENCY
-from mapek_runtime.trace.live import LiveSpans
+from mapek_runtime.trace.watching.live import LiveSpans
 
 ROOT = Path(__file__).parents[2]
 MILLION = 1_000_000

@@ -32,5 +32,5 @@ def provider(request: pytest.FixtureRequest) -> sdk.TracerProvider:
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What is said of open spans, at any level."""
-    with caplog.at_level(logging.INFO, "mapek_runtime.trace.live"):
+    with caplog.at_level(logging.INFO, "mapek_runtime.trace.watching.live"):
         yield caplog

@@ -9,8 +9,8 @@ import pytest
 
 from mapek_runtime.trace import forks
 from mapek_runtime.trace.forks import follow_forks
-from mapek_runtime.trace.live import LiveSpans
 from mapek_runtime.trace.sampling import CycleSampler
+from mapek_runtime.trace.watching.live import LiveSpans
 from tests.unit.trace.traced import Traced
 
 

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from mapek_runtime import BatchSpanProcessor, TracerProvider
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.testing.clock import AutojumpClock
-from mapek_runtime.trace.live import LiveSpans, OpenSpan
-from tests.unit.trace.watching import T, lines, watching
+from mapek_runtime.trace.watching.live import LiveSpans, OpenSpan
+from tests.unit.trace.watched import T, lines, watching
 
 RESOURCE = Resource({"service.name": "tests"})
 

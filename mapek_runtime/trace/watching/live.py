@@ -21,10 +21,11 @@ from types import TracebackType
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
 
+from mapek_runtime.trace.forks import follow_forks
+from mapek_runtime.trace.span import Span
+
 from .birth import NOWHERE, Birth, Births
-from .forks import follow_forks
-from .span import Span
-from .watch import OpenSpan, Watch, forgetting, is_older, look, watches
+from .weak import OpenSpan, Watch, forgetting, is_older, look, watches
 
 __all__ = ["LiveSpans", "OpenSpan"]
 

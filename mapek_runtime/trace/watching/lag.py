@@ -42,9 +42,9 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-from .lag_histogram import LagHistogram
-from .loop_blame import Blocker, Blockers, Delay, Holder
-from .loop_sight import Sight, Step, bell_of_this_thread, can_look
+from .blame import Blocker, Blockers, Delay, Holder
+from .histogram import LagHistogram
+from .sight import Sight, Step, bell_of_this_thread, can_look
 
 __all__ = ["LoopLag"]
 

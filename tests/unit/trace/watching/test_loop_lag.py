@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
 from mapek_runtime.trace import TracerProvider
-from mapek_runtime.trace.lag_histogram import LagHistogram
-from mapek_runtime.trace.loop_blame import BLOCKED_MS, Blockers, Delay
-from mapek_runtime.trace.loop_lag import LoopLag
-from mapek_runtime.trace.loop_sight import Step
+from mapek_runtime.trace.watching.blame import BLOCKED_MS, Blockers, Delay
+from mapek_runtime.trace.watching.histogram import LagHistogram
+from mapek_runtime.trace.watching.lag import LoopLag
+from mapek_runtime.trace.watching.sight import Step
 
 SECONDS = st.floats(min_value=0.0, max_value=20_000.0)
 

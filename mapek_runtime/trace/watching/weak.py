@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mapek_runtime.trace.span import Span
+
 from .birth import NOWHERE, Birth
-from .span import Span
 
 __all__ = ["OpenSpan", "Watch", "forgetting", "is_older", "look", "watches"]
 

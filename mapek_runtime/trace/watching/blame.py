@@ -16,8 +16,9 @@ from typing import Any
 from opentelemetry import trace as trace_api
 from opentelemetry.sdk import trace as sdk
 
-from .loop_sight import Place, Step
-from .span import Span
+from mapek_runtime.trace.span import Span
+
+from .sight import Place, Step
 
 __all__ = ["BLOCKED_MS", "Blocker", "Blockers", "Delay", "Holder"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Any
 
-from .ring import Tally
+from mapek_runtime.trace.ring import Tally
 
 __all__ = ["NOWHERE", "Birth", "Births"]
 

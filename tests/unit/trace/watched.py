@@ -7,7 +7,7 @@ from opentelemetry.sdk.resources import Resource
 
 from mapek_runtime import TracerProvider
 from mapek_runtime.testing.clock import unix_time_ns
-from mapek_runtime.trace.live import LiveSpans
+from mapek_runtime.trace.watching.live import LiveSpans
 
 __all__ = ["T", "lines", "watching"]
 

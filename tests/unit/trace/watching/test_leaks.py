@@ -14,9 +14,9 @@ from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 
 from mapek_runtime.testing.clock import AutojumpClock
-from mapek_runtime.trace import birth, traced, use_provider
-from mapek_runtime.trace.live import LiveSpans
-from tests.unit.trace.watching import T, lines, watching
+from mapek_runtime.trace.watching import birth, traced, use_provider
+from mapek_runtime.trace.watching.live import LiveSpans
+from tests.unit.trace.watched import T, lines, watching
 
 
 def abandon(tracer: trace.Tracer) -> None:
