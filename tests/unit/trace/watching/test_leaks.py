@@ -14,7 +14,8 @@ from opentelemetry import trace
 from opentelemetry.sdk import trace as sdk
 
 from mapek_runtime.testing.clock import AutojumpClock
-from mapek_runtime.trace.watching import birth, traced, use_provider
+from mapek_runtime.trace import traced, use_provider
+from mapek_runtime.trace.watching import birth
 from mapek_runtime.trace.watching.live import LiveSpans
 from tests.unit.trace.watched import T, lines, watching
 
