@@ -84,7 +84,9 @@ class Tracer(sdk.Tracer):
         self.admits_children = enabled and (self._follow or self._child is True)
         """Whether a root, and a child of a sampled parent, is sampled without asking."""
         root = self.sampler._root if self._follow else self.sampler  # type: ignore[attr-defined]
-        self._bound = root.bound if type(root) is TraceIdRatioBased else None
+        self._bound = root.bound if enabled and type(root) is TraceIdRatioBased else None
+        self._follows = enabled and self._follow
+        self._refuses_roots = enabled and self._root is False
         never = enabled and self._root is False and self._child is False and self.own_ids
         self.scope_class: type[SpanScope] = DroppedSpan if never else Span
 
@@ -159,10 +161,14 @@ class Tracer(sdk.Tracer):
         `current` is what is current: a span of ours or a `Context`. Gives the span back, or a
         `DroppedSpan` in its place when it is not to be recorded.
         """
-        # Without a span that is current there: this one would keep it alive, and it the one before it.
-        span._base = without_span(current) if isinstance(current, Context) else current._base
         options = span._options
-        if self._tracer_config.is_enabled and (placed := self._short_way(span, current, options)) is not None:
+        if type(current) is Context:
+            # Without a span that is current there: this one would keep it alive, and it the one before it.
+            span._base = without_span(current) if current else current
+        else:
+            span._base = current._base if not isinstance(current, dict) else without_span(Context(current))
+        placed = self._short_way(span, current, options)
+        if placed is not None:
             return placed
         origin = current if options is None or options.context is None else options.context
         parent = _parent_in(origin)
@@ -220,26 +226,48 @@ class Tracer(sdk.Tracer):
 
     def _short_way(self, span: Any, current: Any, options: Options | None) -> Any:
         """The answers that come often and are known at once; None where there is none."""
+        kind = type(current)
+        if kind is Context if options is None else options.context is not None:
+            # A root where nothing is current, or on purpose, as every cycle is.
+            if current if options is None else options.context:
+                return None
+            return self._root_at_once(span)
         if options is not None:
-            # A root on purpose, as every cycle is.
-            if options.context is None or options.context or not self.admits_roots:
-                return None
+            return None
+        if kind is DroppedSpan:
+            if current._plain and self._follows:
+                return self._drop(span, current._trace_id, current._flags & RANDOM)
+        elif kind is Span and current._hold is not None:
+            return self._join(span, current, current._hold)
+        return None
+
+    def _root_at_once(self, span: Any) -> Any:
+        if self.admits_roots:
             trace_id = self.draw(128)
-        elif type(current) is Context:
-            if current or self._bound is None:
-                return None
+        elif self._bound is None:
+            return self._drop(span, self.draw(128), self.random) if self._refuses_roots else None
+        else:
             trace_id = self.draw(128)
             if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
                 return self._drop(span, trace_id, self.random)
-        elif type(current) is DroppedSpan:
-            if not (current._plain and self._follow):
-                return None
-            return self._drop(span, current._trace_id, current._flags & RANDOM)
-        else:
-            return None
         span._trace_id = trace_id
         span._parent_id = 0
         span._flags = self.root_flags
+        return span
+
+    def _join(self, span: Any, parent: Span, hold: Any) -> Any:
+        """A child of a span that is held back, where nothing has changed since its parent began."""
+        flags = parent._flags
+        changed = not hold.recording or hold.sampled != flags & SAMPLED or parent._outer is not None
+        if changed or self._root is False or not self._tracer_config.is_enabled:
+            return None
+        span._trace_id = parent._trace_id
+        span._parent_id = parent._span_id
+        span._flags = flags
+        if parent._trace_state is not None:
+            span._trace_state = parent._trace_state
+        span._hold = hold
+        span._plain = False
         return span
 
     def _drop(self, span: Any, trace_id: int, flags: int) -> Any:
