@@ -46,6 +46,7 @@ class DroppedSpan(SpanScope, NonRecordingSpan):
     _built_context: SpanContext | None = None
     _hold: Any = None
     _passed_on: SpanContext | None = None
+    _drawn_id: int = 0
     """Whose identity this is, when it is not its own."""
 
     def __init__(self, trace_id: int, span_id: int, flags: int, trace_state: TraceState | None) -> None:

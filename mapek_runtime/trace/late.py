@@ -86,7 +86,7 @@ class LateScope(SpanScope):
         return scope
 
     def _scope_of(self, tracer: Tracer) -> SpanScope:
-        scope: Any = _new(tracer.scope_class)
+        scope: Any = _new(tracer.scope_class or tracer.likely_class())
         scope._tracer = tracer
         scope._name = self._name
         scope._kind = self._kind

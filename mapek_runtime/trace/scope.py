@@ -189,7 +189,7 @@ class SpanScope:
     def _fresh(self) -> SpanScope:
         """Another scope like this one, for one call of a decorated function."""
         tracer = self._tracer
-        scope: SpanScope = _new(tracer.scope_class)
+        scope: SpanScope = _new(tracer.scope_class or tracer.likely_class())
         scope._tracer = tracer
         scope._name = self._name
         scope._kind = self._kind

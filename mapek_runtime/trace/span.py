@@ -67,6 +67,8 @@ class Span(SpanScope, Identity):
     _hold: Any = None
     """Who holds the span back after its end, until its trace is decided (`sampling.cycles`)."""
     _passed_on: SpanContext | None = None
+    _drawn_id: int = 0
+    """The trace id, where it was drawn before the span came to be."""
     _dropped: tuple[int, int, int] | None = None
     """Dropped attributes, events and links."""
 

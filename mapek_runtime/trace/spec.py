@@ -291,7 +291,7 @@ def {function.__name__}({", ".join(parameters)}):
     tracer = _late()
     if type(tracer) is not _Tracer:
         return _LateScope(_spec, {attributes})
-    scope = _new(tracer.scope_class)
+    scope = _new(tracer.scope_class or tracer.likely_class())
     scope._tracer = tracer
     scope._name = _name
     scope._kind = _kind

@@ -28,6 +28,7 @@ from .limits import recorded
 from .sampling import shortcut
 from .scope import STARTED, Options, SpanScope, new_options
 from .span import Span
+from .unlikely import UnlikelySpan
 
 if TYPE_CHECKING:
     from .provider import TracerProvider
@@ -36,6 +37,7 @@ __all__ = ["Tracer"]
 
 _new = object.__new__
 _TRACE_ID_BITS = 128
+_HALF = TraceIdRatioBased.TRACE_ID_LIMIT // 2
 
 
 class Tracer(sdk.Tracer):
@@ -84,11 +86,23 @@ class Tracer(sdk.Tracer):
         self.admits_children = enabled and (self._follow or self._child is True)
         """Whether a root, and a child of a sampled parent, is sampled without asking."""
         root = self.sampler._root if self._follow else self.sampler  # type: ignore[attr-defined]
-        self._bound = root.bound if enabled and type(root) is TraceIdRatioBased else None
+        self.bound = root.bound if enabled and type(root) is TraceIdRatioBased else None
         self._follows = enabled and self._follow
         self._refuses_roots = enabled and self._root is False
         never = enabled and self._root is False and self._child is False and self.own_ids
-        self.scope_class: type[SpanScope] = DroppedSpan if never else Span
+        self.scope_class: type[SpanScope] | None = DroppedSpan if never else Span
+        """What a block is made of; None where `likely_class` has to guess."""
+        if self.bound is not None and self._follow and self.own_ids and self.bound < _HALF:
+            self.scope_class = None
+
+    def likely_class(self) -> type[SpanScope]:
+        """What a block most likely needs where it is made, under a sampler that says no to most traces."""
+        get = self.get
+        current = get()
+        kind = type(current)
+        if kind is UnlikelySpan or kind is DroppedSpan or (kind is Context and not current):
+            return UnlikelySpan
+        return Span
 
     def start_as_current_span(  # type: ignore[override]
         self,
@@ -104,7 +118,7 @@ class Tracer(sdk.Tracer):
     ) -> SpanScope:
         """A scope in which a new span is current: `with`, `async with`, or a decorator."""
         # Filled here, not by a constructor: that call is a tenth of what a span costs.
-        scope: Any = _new(self.scope_class)
+        scope: Any = _new(self.scope_class or self.likely_class())
         scope._tracer = self
         scope._name = name
         scope._kind = kind
@@ -234,7 +248,7 @@ class Tracer(sdk.Tracer):
             return self._root_at_once(span)
         if options is not None:
             return None
-        if kind is DroppedSpan:
+        if kind is DroppedSpan or kind is UnlikelySpan:
             if current._plain and self._follows:
                 return self._drop(span, current._trace_id, current._flags & RANDOM)
         elif kind is Span and current._hold is not None:
@@ -244,12 +258,16 @@ class Tracer(sdk.Tracer):
     def _root_at_once(self, span: Any) -> Any:
         if self.admits_roots:
             trace_id = self.draw(128)
-        elif self._bound is None:
+        elif self.bound is None:
             return self._drop(span, self.draw(128), self.random) if self._refuses_roots else None
         else:
-            trace_id = self.draw(128)
-            if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+            trace_id = span._drawn_id or self.draw(128)
+            if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self.bound:
                 return self._drop(span, trace_id, self.random)
+        if span._drawn_id:
+            # It was decided before, and is as any other.
+            span._drawn_id = 0
+            span._plain = span._options is None and (span._spec is None or span._spec.elapsed is None)
         span._trace_id = trace_id
         span._parent_id = 0
         span._flags = self.root_flags
