@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace as trace_api
 from opentelemetry.context.context import Context
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind
 from opentelemetry.util.types import Attributes
@@ -67,7 +67,8 @@ class Tracer(sdk.Tracer):
         self._root, self._child, self._follow = shortcut(provider.sampler)
         self.random = RANDOM if provider.id_generator.is_trace_id_random() else 0
         # Under a sampler that follows the parent only roots get so far as to ask.
-        self._ask = (provider.sampler._root if self._follow else provider.sampler).should_sample  # type: ignore[attr-defined]
+        self._decider: Sampler = provider.sampler._root if self._follow else provider.sampler  # type: ignore[attr-defined]
+        self._ask = self._decider.should_sample
         self.root_flags = self.random | SAMPLED
         self.own_ids = type(provider.id_generator) is LeanIdGenerator
         self.draw = draw_bits if self.own_ids else self._generate
@@ -85,8 +86,9 @@ class Tracer(sdk.Tracer):
         self.admits_roots = enabled and self._root is True
         self.admits_children = enabled and (self._follow or self._child is True)
         """Whether a root, and a child of a sampled parent, is sampled without asking."""
-        root = self.sampler._root if self._follow else self.sampler  # type: ignore[attr-defined]
-        self.bound = root.bound if enabled and type(root) is TraceIdRatioBased else None
+        ratio = self._decider if type(self._decider) is TraceIdRatioBased else None
+        self.bound = ratio.bound if enabled and ratio is not None else None
+        """A root is sampled when the low half of its trace id is below it; None where that is not all."""
         self._follows = enabled and self._follow
         self._refuses_roots = enabled and self._root is False
         never = enabled and self._root is False and self._child is False and self.own_ids
@@ -240,14 +242,12 @@ class Tracer(sdk.Tracer):
 
     def _short_way(self, span: Any, current: Any, options: Options | None) -> Any:
         """The answers that come often and are known at once; None where there is none."""
-        kind = type(current)
-        if kind is Context if options is None else options.context is not None:
-            # A root where nothing is current, or on purpose, as every cycle is.
-            if current if options is None else options.context:
-                return None
-            return self._root_at_once(span)
         if options is not None:
-            return None
+            # A root on purpose, as every cycle is.
+            return None if options.context is None or options.context else self._root_at_once(span)
+        kind = type(current)
+        if kind is Context:
+            return None if current else self._root_at_once(span)
         if kind is DroppedSpan or kind is UnlikelySpan:
             if current._plain and self._follows:
                 return self._drop(span, current._trace_id, current._flags & RANDOM)
