@@ -97,7 +97,7 @@ class DroppedSpan(SpanScope, NonRecordingSpan):
     def _become(self, other: DroppedSpan) -> None:
         self._base = other._base
         self._trace_id = other._trace_id
-        self._own_id = other._own_id
+        self._own_id = other._span_id
         self._flags = other._flags
         if other._trace_state is not None:
             self._trace_state = other._trace_state

@@ -9,11 +9,19 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import context as context_api
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 
-from mapek_runtime import SpanGroup, TracerProvider, traced
+from mapek_runtime import Cycle, Runtime, SpanGroup, TracerProvider, traced
 from mapek_runtime.errors import SpanReused
 from mapek_runtime.trace import DroppedSpan, Span, use_provider
 from mapek_runtime.trace.unlikely import UnlikelySpan
@@ -201,3 +209,33 @@ def test_a_scope_left_in_another_context_is_passed_over_where_it_was_entered(tra
         assert here.run(trace.get_current_span) is trace.INVALID_SPAN
         after = here.run(tracer.start_span, "after").get_span_context()
         assert after.trace_id != span.get_span_context().trace_id
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [ALWAYS_OFF, ParentBased(ALWAYS_OFF), ParentBased(TraceIdRatioBased(0.001)), TraceIdRatioBased(0.001)],
+    ids=lambda sampler: sampler.get_description(),
+)
+async def test_roots_on_purpose_and_what_is_below_them_have_ids_under_a_sampler_that_says_no(
+    sampler: Sampler,
+) -> None:
+    # With a resource: asking for it blocks.
+    provider = TracerProvider(sampler, Resource.get_empty(), shutdown_on_exit=False)
+    tracer = provider.get_tracer("tests")
+    with use_provider(provider), tracer.start_as_current_span("outer") as outer:
+        for scope in (
+            tracer.start_as_current_span("root", context=Context()),
+            counted(1).under(Context()).linked(outer.get_span_context()),
+            timed(2).under(Context()),
+        ):
+            with scope as root, tracer.start_as_current_span("child") as child:
+                ids = [span.get_span_context() for span in (outer, root, child)]
+                assert all(context.is_valid for context in ids)
+                assert ids[1].trace_id == ids[2].trace_id != ids[0].trace_id
+                assert len({context.span_id for context in ids}) == 3
+            assert trace.get_current_span() is outer
+
+        cycles: list[Cycle] = []
+        async with Runtime(interval=0.001, on_cycle=cycles.append) as runtime:
+            await runtime.wait(cycles=3)
+        assert all(cycle.success for cycle in cycles)
