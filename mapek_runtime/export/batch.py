@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 from opentelemetry.context import Context
@@ -30,11 +29,13 @@ from mapek_runtime.trace.span import Span
 
 from .account import Account, Statistics
 from .drain import DrainLoop
+from .kinds import name_sinks
+from .lane import Lane
 from .metrics import observe
 from .notice import Notices
 from .outbox import Outbox
-from .pace import DEFAULT_CONCURRENCY, read_pace
-from .sink import Exporter, Sink, make_sink
+from .pace import read_pace
+from .sink import Exporter
 from .task import BatchTask
 
 __all__ = ["BatchSpanProcessor"]
@@ -65,32 +66,38 @@ class BatchSpanProcessor(SpanProcessor):
         schedule_delay_millis: float | None = None,
         max_export_batch_size: int | None = None,
         export_timeout_millis: float | None = None,
-        max_concurrency: int = DEFAULT_CONCURRENCY,
+        max_concurrency: int | None = None,
         holds: Holds | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         if not exporters:
             raise TypeError("BatchSpanProcessor needs at least one exporter")
-        pace = read_pace(max_queue_size, schedule_delay_millis, max_export_batch_size, export_timeout_millis)
-        if max_concurrency < 1:
-            raise ValueError(f"max_concurrency is {max_concurrency!r}; it must be at least 1")
+        pace = self._pace = read_pace(
+            max_queue_size,
+            schedule_delay_millis,
+            max_export_batch_size,
+            export_timeout_millis,
+            max_concurrency,
+        )
         self._export_timeout = pace.export_timeout
         self._notices = Notices(logger)
-        self._sinks = _make_sinks(exporters, self._export_timeout, self._notices)
-        # An exporter that takes spans is never called twice at once, as the specification says.
-        self._pace = replace(
-            pace, concurrency=max_concurrency if all(sink.concurrent for sink in self._sinks) else 1
-        )
         self._ring = Ring(pace.capacity, self._on_due)
         self._ring.arm(0)
         self._holds = holds
         self._account = Account(self._ring, holds)
+        sinks = name_sinks(exporters, pace.export_timeout, self._notices)
+        self._lanes = [
+            Lane(
+                sink, self._account, self._notices, capacity=pace.ahead if sink.takes_bytes else pace.capacity
+            )
+            for sink in sinks
+        ]
         self._outbox = Outbox(
             self._ring,
             self._account,
             self._notices,
-            encode=any(sink.takes_bytes for sink in self._sinks),
-            keep=not all(sink.takes_bytes for sink in self._sinks),
+            encode=any(sink.takes_bytes for sink in sinks),
+            keep=not all(sink.takes_bytes for sink in sinks),
         )
         self._append: Callable[[ReadableSpan], None] = self._ring.append
         self._task: BatchTask | None = None
@@ -109,7 +116,7 @@ class BatchSpanProcessor(SpanProcessor):
     @property
     def span_exporter(self) -> Exporter:
         """The exporter, as the SDK's processor names it; the first of several."""
-        exporter: Exporter = self._sinks[0].exporter
+        exporter: Exporter = self._lanes[0].sink.exporter
         return exporter
 
     def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
@@ -137,7 +144,8 @@ class BatchSpanProcessor(SpanProcessor):
         if _loop_here() is not None:
             self._tell_once("force_flush", "aforce_flush")
             self._task_here().press()
-            return self._account.statistics({}).queued + self._account.in_flight == 0
+            now = self._account.statistics({})
+            return now.queued + now.in_flight == 0
         return self._from_outside(lambda: self.aforce_flush(timeout), timeout)
 
     def shutdown(self, timeout_millis: int | None = None) -> None:
@@ -199,7 +207,7 @@ class BatchSpanProcessor(SpanProcessor):
         delivered = await task.flush(deadline)
         await task.stop()
         self._outbox.tell_overflow()
-        given_up = self._outbox.abandon("timeout")
+        given_up = self._abandon("timeout")
         if given_up:
             self._notices.warn(
                 "shutdown", "shutdown after %g s: spans dropped that were not sent", limit, count=given_up
@@ -211,7 +219,7 @@ class BatchSpanProcessor(SpanProcessor):
 
     def statistics(self) -> Statistics:
         """What became of every span: the terms of the law, and each exporter's account."""
-        return self._account.statistics({sink.name: sink.account for sink in self._sinks})
+        return self._account.statistics({lane.sink.name: lane.account for lane in self._lanes})
 
     # Where the work is done
 
@@ -238,7 +246,7 @@ class BatchSpanProcessor(SpanProcessor):
             task.retire()
         loop = asyncio.get_running_loop()
         self._ring.disarm()
-        task = self._task = BatchTask(self._outbox, self._sinks, self._pace, loop)
+        task = self._task = BatchTask(self._outbox, self._lanes, self._pace, loop)
         # Born in an empty context, or everything it does would belong to whatever span is open now.
         handle = loop.create_task(task.run(), name="mapek-batch", context=contextvars.Context())
         handle.add_done_callback(_report, context=contextvars.Context())
@@ -288,14 +296,22 @@ class BatchSpanProcessor(SpanProcessor):
         if not self._from_outside(lambda: self.aforce_flush(self._export_timeout), self._export_timeout):
             self._inline_from = time.monotonic() + INLINE_PAUSE
 
+    def _abandon(self, reason: str) -> int:
+        """Give up whatever waits anywhere; gives the number of spans."""
+        before = self._account.unsent
+        self._outbox.abandon(reason)
+        for lane in self._lanes:
+            lane.abandon(reason)
+        return self._account.unsent - before
+
     async def _close_sinks(self, limit: float) -> None:
         try:
             async with asyncio.timeout(limit):
-                for sink in self._sinks:
+                for lane in self._lanes:
                     try:
-                        await sink.aclose()
+                        await lane.sink.aclose()
                     except Exception:
-                        logger.warning("%s could not be closed", sink.name, exc_info=True)
+                        logger.warning("%s could not be closed", lane.sink.name, exc_info=True)
         except TimeoutError:
             self._notices.warn("close", "exporters were not closed within %.1f s", limit)
 
@@ -331,13 +347,13 @@ class BatchSpanProcessor(SpanProcessor):
         """This is the child of a fork: the spans so far belong to the parent, and so does its loop."""
         self._ring.clear()
         self._ring.arm(0)
-        self._account = self._outbox.account = Account(self._ring, self._holds)
+        self._account.clear()
         self._outbox.clear()
         self._task = None
         self._closing = None
         self._inline = threading.Lock()
-        for sink in self._sinks:
-            sink.after_fork()
+        for lane in self._lanes:
+            lane.after_fork()
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:
@@ -350,12 +366,3 @@ def _loop_here() -> asyncio.AbstractEventLoop | None:
 def _report(handle: asyncio.Task[None]) -> None:
     if not handle.cancelled() and (error := handle.exception()) is not None:
         logger.error("the batch task failed; the next span starts another", exc_info=error)
-
-
-def _make_sinks(exporters: tuple[Exporter, ...], timeout: float, notices: Notices) -> tuple[Sink, ...]:
-    sinks: list[Sink] = []
-    for exporter in exporters:
-        name = type(exporter).__name__
-        taken = sum(sink.name.split("/")[0] == name for sink in sinks)
-        sinks.append(make_sink(f"{name}/{taken + 1}" if taken else name, exporter, timeout, notices))
-    return tuple(sinks)

@@ -1,18 +1,17 @@
 """The outbox: spans on their way from the ring to a finished request.
 
 Everything here is synchronous and bounded in time, so that the batch task can do a slice of it in
-each turn of the loop. A batch that could not be sent comes back and goes first the next time.
+each turn of the loop. Knows encoding; knows nothing of exporters.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import Any
 
 from mapek_runtime.trace.ring import Ring
 
-from .account import Account, Outcome
+from .account import Account, Fate
 from .encode import RequestBuilder
 from .notice import Notices
 
@@ -28,7 +27,7 @@ MAX_REQUEST_BYTES = 4_000_000
 class Batch:
     """Spans that are sent together: as OTLP bytes, as spans, or both, as the exporters need."""
 
-    __slots__ = ("count", "outcomes", "payload", "spans", "start")
+    __slots__ = ("count", "fate", "payload", "spans", "start")
 
     def __init__(self, start: int, count: int, payload: bytes, spans: tuple[Any, ...]) -> None:
         self.start = start
@@ -36,8 +35,7 @@ class Batch:
         self.count = count
         self.payload = payload
         self.spans = spans
-        self.outcomes: dict[str, Outcome] = {}
-        """What became of it at each exporter that is done with it, by the exporter's name."""
+        self.fate = Fate(count)
 
 
 class Outbox:
@@ -53,7 +51,6 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget everything, as in the child of a fork."""
-        self._returned: deque[Batch] = deque()
         self._told = 0
         self._begin()
 
@@ -66,27 +63,14 @@ class Outbox:
         """How many spans the batch in the making has."""
 
     @property
-    def removed(self) -> int:
-        """How many spans have left the ring, taken or dropped."""
-        return self.ring.taken + self.ring.dropped
-
-    @property
     def oldest(self) -> int:
-        """How many spans had left the ring before the oldest one here."""
-        starts = [batch.start for batch in self._returned]
-        if self.open:
-            starts.append(self._start)
-        return min(starts, default=self.removed)
+        """How many spans had left the ring before the oldest one that is in no batch yet."""
+        return self._start if self.open else self.ring.removed
 
     @property
     def waiting(self) -> int:
         """How many spans are in the ring or in the batch in the making."""
         return len(self.ring) + self.open
-
-    @property
-    def has_returned(self) -> bool:
-        """Whether a batch came back and waits to be sent again."""
-        return bool(self._returned)
 
     def is_full(self, most: int) -> bool:
         """Whether the batch in the making has `most` spans, or as many bytes as a request may have."""
@@ -100,7 +84,7 @@ class Outbox:
         end = time.perf_counter() + seconds
         done = 0
         while not self.is_full(most):
-            start = self.removed if not self.open else 0
+            start = self.ring.removed if not self.open else 0
             spans = self.account.take(min(CHUNK, most - self.open))
             if not spans:
                 break
@@ -122,20 +106,10 @@ class Outbox:
         self._begin()
         return batch
 
-    def take_returned(self) -> Batch:
-        """The oldest batch that came back."""
-        return self._returned.popleft()
-
-    def put_back(self, batch: Batch) -> None:
-        """A batch in flight was not sent: it goes first the next time."""
-        self.account.put_back(batch.count)
-        self._returned.append(batch)
-
     def abandon(self, reason: str) -> int:
-        """Give up everything that waits; gives the number of spans."""
-        count = self.open + sum(batch.count for batch in self._returned)
+        """Give up everything that is in no batch yet; gives the number of spans."""
+        count = self.open
         self.account.drop(reason, count)
-        self._returned.clear()
         self._begin()
         return count + self.account.drop_ring(reason)
 

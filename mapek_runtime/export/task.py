@@ -4,7 +4,7 @@ It sleeps until a batch is full or the delay is over. While there is a backlog i
 turn: at most a millisecond of encoding while the ring is less than half full, growing to five, and
 then at least as many spans as were created since the last step. Nothing ever waits inside a span.
 
-One task serves one loop; when the loop ends, what was in flight goes back to the outbox.
+One task serves one loop; when the loop ends, what was in flight goes back to the lanes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from opentelemetry.context import attach, set_value
 
-from .account import Outcome
+from .lane import Lane
 from .outbox import Batch, Outbox
 from .pace import Pace
-from .sink import SUPPRESS, Sink
+from .sink import SUPPRESS
 
 __all__ = ["BatchTask"]
 
@@ -29,24 +29,26 @@ RELEASE_LIMIT = 0.5
 
 
 class BatchTask:
-    """Exports from one outbox on one loop."""
+    """Exports from one outbox, through the lanes, on one loop."""
 
     def __init__(
-        self, outbox: Outbox, sinks: Sequence[Sink], pace: Pace, loop: asyncio.AbstractEventLoop
+        self, outbox: Outbox, lanes: Sequence[Lane], pace: Pace, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.loop = loop
         self._thread = threading.get_ident()
         self._outbox = outbox
         self._ring = outbox.ring
-        self._sinks = sinks
+        self._lanes = lanes
         self._pace = pace
-        self._flying: set[Batch] = set()
+        self._half = max(1, self._ring.capacity // 2)
         self._waiter: asyncio.Future[None] | None = None
         self._watchers: set[asyncio.Future[None]] = set()
         self._flush_to = 0
         self._until = 0.0
         """When the delay is over, on the loop's clock."""
         self._seen = self._ring.ended
+        self._pressed = False
+        """Whether the ring was half full when this turn began: then more is sent at once, and ahead."""
         self._over = False
         self._handle: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -83,7 +85,7 @@ class BatchTask:
 
         False when time was over, or when an exporter did not take some of it.
         """
-        lost = self._lost()
+        unsent = self._unsent()
         target = self.press()
         try:
             async with asyncio.timeout_at(deadline):
@@ -98,21 +100,20 @@ class BatchTask:
                         self._watchers.discard(watcher)
         except TimeoutError:
             return False
-        return self._lost() == lost
+        return self._unsent() <= unsent
 
     async def stop(self) -> None:
-        """End the task; what was in flight is in the outbox afterwards."""
+        """End the task; what was in flight waits in the lanes afterwards."""
         if self._handle is not None and not self._handle.done():
             self._handle.cancel()
             await asyncio.wait({self._handle}, timeout=RELEASE_LIMIT * 2)
         self.retire()
 
     def retire(self) -> None:
-        """Another task takes over; what this one had in flight goes back to the outbox."""
+        """Another task takes over; what this one had in flight goes back to the lanes."""
         self._over = True
-        for batch in sorted(self._flying, key=lambda batch: batch.start):
-            self._outbox.put_back(batch)
-        self._flying.clear()
+        for lane in self._lanes:
+            lane.give_back(self)
         self._progress()
 
     async def run(self) -> None:
@@ -122,6 +123,7 @@ class BatchTask:
         self._until = self.loop.time() + self._pace.delay
         try:
             async with asyncio.TaskGroup() as self._group:
+                self._launch()
                 while not self._over:
                     await self._turn()
         finally:
@@ -132,17 +134,19 @@ class BatchTask:
 
     async def _turn(self) -> None:
         outbox, ring, pace = self._outbox, self._ring, self._pace
-        if len(self._flying) >= pace.concurrency:
-            # Nothing can be sent, so nothing is taken: the ring decides what goes if it overflows.
-            ring.disarm()
-            await self._sleep(None)
-        elif outbox.has_returned:
-            self._launch(outbox.take_returned())
-        elif not outbox.waiting:
+        self._pressed = len(ring) >= self._half
+        if not outbox.waiting:
             if not self._armed(1):
                 return
             await self._sleep(None)
             self._until = self.loop.time() + pace.delay
+        elif not self._can_take():
+            # Nothing can be sent, so nothing is taken: the ring decides what goes if it overflows.
+            if not any(lane.has_room for lane in self._lanes):
+                ring.disarm()
+            elif not self._armed(self._half):
+                return
+            await self._sleep(None)
         elif outbox.waiting >= pace.size or self._is_due():
             ring.disarm()
             self._step()
@@ -150,15 +154,25 @@ class BatchTask:
         elif self._armed(pace.size - outbox.open):
             await self._sleep(self._until)
 
+    def _can_take(self) -> bool:
+        """Whether another batch is wanted: to be sent at once, or to be ready while the ring fills."""
+        limit = self._limit()
+        for lane in self._lanes:
+            if not lane.has_waiting and lane.at_once < (limit if lane.sink.concurrent else 1):
+                return True
+        return self._pressed and any(lane.has_room for lane in self._lanes)
+
+    def _limit(self) -> int:
+        """How many requests an exporter may have in flight just now."""
+        return self._pace.most_at_once if self._pressed else self._pace.at_once
+
     def _armed(self, waiting: int) -> bool:
         # The mark is set before the look, so that an append from another thread in between is seen.
         self._ring.arm(waiting)
         return len(self._ring) < waiting
 
     def _is_due(self) -> bool:
-        return (
-            self.loop.time() >= self._until or min(self._outbox.oldest, self._outbox.removed) < self._flush_to
-        )
+        return self.loop.time() >= self._until or self._outbox.oldest < self._flush_to
 
     def _step(self) -> None:
         outbox, ring, pace = self._outbox, self._ring, self._pace
@@ -167,7 +181,7 @@ class BatchTask:
         created, self._seen = ended - self._seen, ended
         fullness = len(ring) / ring.capacity
         seconds, obliged = CALM_SLICE, 0
-        if fullness > 0.5:
+        if self._pressed:
             seconds += (FULL_SLICE - CALM_SLICE) * min(1.0, 2 * fullness - 1)
             obliged = created
         while True:
@@ -177,43 +191,44 @@ class BatchTask:
             if outbox.is_full(pace.most) or (emptied and (outbox.open >= pace.size or self._is_due())):
                 batch = outbox.close()
                 if batch is not None:
-                    self._launch(batch)
-            if emptied or obliged <= 0 or not done or len(self._flying) >= pace.concurrency:
+                    self._offer(batch)
+            if emptied or obliged <= 0 or not done or not self._can_take():
                 break
         if emptied and not outbox.open:
             self._until = self.loop.time() + pace.delay
             self._progress()
 
-    def _launch(self, batch: Batch) -> None:
-        assert self._group is not None
-        self._outbox.account.begin(batch.count)
-        self._flying.add(batch)
-        self._group.create_task(self._deliver(batch))
+    def _offer(self, batch: Batch) -> None:
+        self._outbox.account.offer(batch.fate, [lane.account for lane in self._lanes])
+        for lane in self._lanes:
+            lane.put(batch)
+        self._launch()
 
-    async def _deliver(self, batch: Batch) -> None:
-        todo = [sink for sink in self._sinks if sink.name not in batch.outcomes]
-        if len(todo) == 1:
-            await todo[0].deliver(batch)
-        else:
-            async with asyncio.TaskGroup() as group:
-                for sink in todo:
-                    group.create_task(sink.deliver(batch))
-        if batch in self._flying:
-            self._flying.remove(batch)
-            # A span is exported when one exporter has taken it: the best outcome counts.
-            best = max(
-                batch.outcomes.values(), key=lambda outcome: outcome.exported, default=Outcome(batch.count)
-            )
-            self._outbox.account.settle(best)
+    def _launch(self) -> None:
+        """Send what waits in the lanes, as far as there are slots."""
+        assert self._group is not None
+        limit = self._limit()
+        for lane in self._lanes:
+            most = limit if lane.sink.concurrent else 1
+            while lane.at_once < most and (batch := lane.take(self)) is not None:
+                self._group.create_task(self._send(lane, batch))
+
+    async def _send(self, lane: Lane, batch: Batch | None) -> None:
+        """Send a batch, and then what waits in the lane: so a slot loses no turn between two requests."""
+        while batch is not None:
+            outcome = await lane.sink.attempt(batch)
+            if not lane.settle(batch, self, outcome):
+                return
+            batch = lane.take(self)
             self._outbox.tell_overflow()
             self._progress()
 
     def _settled(self, target: int) -> bool:
-        outbox = self._outbox
-        return min(outbox.removed, outbox.oldest, *(batch.start for batch in self._flying)) >= target
+        oldest = self._outbox.oldest
+        return oldest >= target and all(lane.oldest(target) >= target for lane in self._lanes)
 
-    def _lost(self) -> int:
-        return sum(self._outbox.account.dropped.values())
+    def _unsent(self) -> int:
+        return self._outbox.account.unsent + sum(lane.unsent for lane in self._lanes)
 
     async def _sleep(self, until: float | None) -> None:
         waiter = self._waiter = self.loop.create_future()
@@ -238,7 +253,7 @@ class BatchTask:
     async def _let_go(self) -> None:
         try:
             async with asyncio.timeout(RELEASE_LIMIT):
-                for sink in self._sinks:
-                    await sink.release()
+                for lane in self._lanes:
+                    await lane.sink.release()
         except TimeoutError:
             pass

@@ -1,8 +1,8 @@
 """The ring: where an ended span waits for the batch task.
 
-Appending never waits and never fails, from any thread: it rests on the atomicity of `deque` and
-`itertools.count` and takes no lock. When the ring is full the oldest *ordinary* span is dropped and
-counted; roots and errors go last, because they tell what is wrong now.
+Appending never waits and never fails, from any thread: while there is room it rests on the atomicity
+of `deque` and takes no lock. When the ring is full the oldest *ordinary* span is dropped and counted;
+roots and errors go last, because they tell what is wrong now.
 """
 
 from __future__ import annotations
@@ -11,12 +11,30 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
-__all__ = ["Ring", "Tally"]
+__all__ = ["Ring", "RingView", "Tally"]
+
+
+class RingView(NamedTuple):
+    """Where the spans that were ever put in are, at one instant."""
+
+    waiting: int
+    taken: int
+    dropped: int
+
+    @property
+    def ended(self) -> int:
+        """How many spans were ever put in."""
+        return self.waiting + self.taken + self.dropped
+
+    @property
+    def removed(self) -> int:
+        """How many have left the ring."""
+        return self.taken + self.dropped
 
 
 class Ring:
@@ -27,18 +45,17 @@ class Ring:
     """
 
     __slots__ = (
-        "_count",
         "_dropped",
-        "_ended",
         "_hold",
         "_kept",
+        "_lock",
         "_mark",
         "_push",
         "_queue",
+        "_taken",
         "_wanted",
         "capacity",
         "on_due",
-        "taken",
     )
 
     def __init__(self, capacity: int, on_due: Callable[[], None]) -> None:
@@ -54,18 +71,17 @@ class Ring:
         self._queue: deque[Any] = deque()
         # Roots and errors that an overflow has spared: older than everything in the queue.
         self._kept: deque[Any] = deque()
-        self._ended = Tally()
-        # Bound once: looking them up would be a fifth of what an append costs.
+        # Bound once: looking it up would be a fifth of what an append costs.
         self._push = self._queue.append
-        self._count = self._ended.add
-        self._dropped = Tally()
-        self.taken = 0
-        """How many spans the batch task has taken."""
+        # Spans only ever leave under it, so that nobody sees one that is between two counts. A span
+        # may end inside the garbage collector or a signal handler, in the thread that holds it.
+        self._lock = threading.RLock()
+        self._taken = 0
+        self._dropped = 0
 
     def append(self, span: ReadableSpan) -> None:
         """Put an ended span in."""
         self._push(span)
-        self._count()
         if len(self._queue) >= self._mark:
             self._reached()
 
@@ -81,18 +97,24 @@ class Ring:
         self._set_mark()
 
     def drain(self, most: int) -> list[Any]:
-        """Take up to `most` spans, oldest first; one thread at a time."""
+        """Take up to `most` spans, oldest first."""
         taken: list[Any] = []
-        for source in (self._kept, self._queue):
-            pop = source.popleft
-            try:
-                for _ in range(min(most - len(taken), len(source))):
-                    taken.append(pop())  # noqa: PERF401 - what was popped before an IndexError must not be lost
-            except IndexError:  # pragma: no cover - another thread overflowed the ring meanwhile
-                continue
-        self.taken += len(taken)
+        with self._lock:
+            for source in (self._kept, self._queue):
+                pop = source.popleft
+                try:
+                    for _ in range(min(most - len(taken), len(source))):
+                        taken.append(pop())  # noqa: PERF401 - what was popped before an IndexError stays
+                except IndexError:  # pragma: no cover - a span that ended inside the collector overflowed it
+                    continue
+            self._taken += len(taken)
         self._set_mark()
         return taken
+
+    def view(self) -> RingView:
+        """Where everything is at this instant; exact, whatever other threads do."""
+        with self._lock:
+            return RingView(len(self._queue) + len(self._kept), self._taken, self._dropped)
 
     def __len__(self) -> int:
         """How many spans wait."""
@@ -101,12 +123,23 @@ class Ring:
     @property
     def ended(self) -> int:
         """How many spans were ever put in."""
-        return self._ended.read()
+        return self.view().ended
+
+    @property
+    def removed(self) -> int:
+        """How many spans have left the ring, taken or dropped."""
+        with self._lock:
+            return self._taken + self._dropped
+
+    @property
+    def taken(self) -> int:
+        """How many spans the batch task has taken."""
+        return self._taken
 
     @property
     def dropped(self) -> int:
         """How many went because the ring was full."""
-        return self._dropped.read()
+        return self._dropped
 
     def _set_mark(self) -> None:
         # One comparison on the hot path serves both purposes: the wake-up and the overflow.
@@ -114,8 +147,10 @@ class Ring:
         self._mark = room if self._hold else min(room, self._wanted)
 
     def _reached(self) -> None:
-        while len(self._queue) + len(self._kept) > self.capacity:
-            self._drop_one()
+        if len(self._queue) + len(self._kept) > self.capacity:
+            with self._lock:
+                while len(self._queue) + len(self._kept) > self.capacity:
+                    self._drop_one()
         if not self._hold and len(self._queue) >= self._wanted:
             if self._wanted:
                 self.disarm()
@@ -124,17 +159,14 @@ class Ring:
             self._set_mark()
 
     def _drop_one(self) -> None:
-        try:
-            for _ in range(len(self._queue)):
-                span = self._queue.popleft()
-                if not _goes_last(span):
-                    break
-                self._kept.append(span)
-            else:
-                self._kept.popleft()
-        except IndexError:  # pragma: no cover - another thread took it: there is room now
-            return
-        self._dropped.add()
+        for _ in range(len(self._queue)):
+            span = self._queue.popleft()
+            if not _goes_last(span):
+                break
+            self._kept.append(span)
+        else:
+            self._kept.popleft()
+        self._dropped += 1
 
 
 class Tally:
