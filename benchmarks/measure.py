@@ -19,7 +19,19 @@ from dataclasses import asdict, dataclass
 
 import opentelemetry.sdk.version
 
-__all__ = ["Beside", "Row", "Variant", "arguments", "clock", "compare", "report", "sample", "show", "table"]
+__all__ = [
+    "Beside",
+    "Row",
+    "Variant",
+    "arguments",
+    "clock",
+    "compare",
+    "machine",
+    "report",
+    "sample",
+    "show",
+    "table",
+]
 
 clock = time.thread_time_ns
 """CPU time of this thread in nanoseconds."""
@@ -61,6 +73,15 @@ class Row:
     def met(self) -> bool | None:
         """Whether the ratio is within its target; None where there is none."""
         return None if self.ratio is None or self.target is None else self.ratio <= self.target
+
+
+def machine() -> dict[str, str]:
+    """Where a number was found: the machine, the interpreter and the SDK that it stands beside."""
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "opentelemetry_sdk": opentelemetry.sdk.version.__version__,
+    }
 
 
 def arguments(question: str, *, rounds: int) -> argparse.ArgumentParser:
@@ -126,9 +147,7 @@ def report(question: str, rows: Sequence[Row], *, unit: str, rounds: int, as_jso
     show(
         {
             "question": question,
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "opentelemetry_sdk": opentelemetry.sdk.version.__version__,
+            **machine(),
             "rounds": rounds,
             "unit": unit,
         },

@@ -18,6 +18,7 @@ __all__ = [
     "Key",
     "Knowledge",
     "NodeId",
+    "OTLPGrpcSpanExporter",
     "OTLPSpanExporter",
     "Observation",
     "Outcome",
@@ -25,6 +26,7 @@ __all__ = [
     "Runtime",
     "Settings",
     "SpanGroup",
+    "SpooledExporter",
     "TracerProvider",
     "Trigger",
     "analyze",
@@ -38,7 +40,7 @@ __all__ = [
 
 _HOMES = {
     "trace": ("Key", "NodeId", "SpanGroup", "TracerProvider", "traced"),
-    "export": ("BatchSpanProcessor", "OTLPSpanExporter"),
+    "export": ("BatchSpanProcessor", "OTLPGrpcSpanExporter", "OTLPSpanExporter", "SpooledExporter"),
     "loop": (
         "Action", "Cycle", "Evidence", "Finding", "Insight", "Knowledge", "Observation", "Outcome",
         "Rejection", "Runtime", "Trigger", "analyze", "execute", "learn", "monitor", "plan",
@@ -50,7 +52,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from .config import Settings
-    from .export import BatchSpanProcessor, OTLPSpanExporter
+    from .export import BatchSpanProcessor, OTLPGrpcSpanExporter, OTLPSpanExporter, SpooledExporter
     from .loop import (
         Action,
         Cycle,

@@ -17,6 +17,7 @@ MapekError
 ├── EngineUnavailable           an engine lacks a right, a program or a kernel feature
 └── ExportError                 never leaves the batch task
     ├── EncodeError             a span could not be encoded
+    ├── SpoolError              the disk did not take spans, or not give them back
     ├── TransportError          the collector did not take a batch
     └── TransportRejected       the collector took the request and refused spans
 ```
@@ -43,6 +44,7 @@ __all__ = [
     "QueryError",
     "SpanReused",
     "SpanSpecError",
+    "SpoolError",
     "TransportError",
     "TransportRejected",
 ]
@@ -124,12 +126,17 @@ class EncodeError(ExportError):
     """A span could not be encoded as OTLP."""
 
 
+class SpoolError(ExportError):
+    """The disk did not do what the spool needs: says the path, what failed, and what would be right."""
+
+
 class TransportError(ExportError):
     """The collector did not take a batch.
 
     `retryable` says whether the same batch may be sent again, `retry_after` (seconds) how long the
     collector asked to wait; None when it did not say. `error_type` is the value of the `error.type`
-    attribute: an HTTP status, a gRPC status name or the name of an exception.
+    attribute: an HTTP status, a gRPC status name or the name of an exception. `status_code` is the
+    number that the collector answered, of HTTP or gRPC; None when it did not answer.
     """
 
     def __init__(
@@ -139,11 +146,13 @@ class TransportError(ExportError):
         retryable: bool = False,
         retry_after: float | None = None,
         error_type: str = "transport",
+        status_code: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after = retry_after
         self.error_type = error_type
+        self.status_code = status_code
 
 
 class TransportRejected(ExportError):

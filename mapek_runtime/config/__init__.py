@@ -7,25 +7,31 @@ struct.
 
 from __future__ import annotations
 
+from .address import without_secrets
 from .decode import Configuration, decode
 from .schema import Leaf, describe_type, leaves, variable_of
 from .settings import (
+    CopySettings,
     CycleSamplingSettings,
     ExportSettings,
     GuardSettings,
     KnowledgeSettings,
     LogSettings,
     LoopSettings,
+    MetricsSettings,
     NodeSettings,
     RunSettings,
     SamplerSettings,
     Settings,
+    SpoolSettings,
     WatchSettings,
+    WebSettings,
 )
 from .sources import Sources, Value, read_sources
 
 __all__ = [
     "Configuration",
+    "CopySettings",
     "CycleSamplingSettings",
     "ExportSettings",
     "GuardSettings",
@@ -33,16 +39,20 @@ __all__ = [
     "Leaf",
     "LogSettings",
     "LoopSettings",
+    "MetricsSettings",
     "NodeSettings",
     "RunSettings",
     "SamplerSettings",
     "Settings",
     "Sources",
+    "SpoolSettings",
     "Value",
     "WatchSettings",
+    "WebSettings",
     "decode",
     "describe_type",
     "leaves",
     "read_sources",
     "variable_of",
+    "without_secrets",
 ]

@@ -15,7 +15,7 @@ import msgspec
 
 from mapek_runtime.errors import ConfigError
 
-from .schema import Leaf, describe_type, is_struct, leaves, variable_of
+from .schema import Leaf, describe_type, is_list, is_struct, leaves, takes_text, takes_words, variable_of
 from .settings import Settings
 from .sources import Sources, Value
 
@@ -191,18 +191,39 @@ def _convert(leaf: Leaf, value: Value) -> Any:
         else:
             where = f"{value.origin}: " + (f"[{section}] {key}" if section else key)
         place = str(error).partition(" - at ")[2].strip("`$")
-        shown = "a secret" if leaf.secret else repr(value.raw)
+        shown = _shown(leaf, value)
         raise ConfigError(
             f"{where} is {shown}; it must be {describe_type(leaf.type)}"
             + (f" (wrong at {place})" if place else "")
         ) from None
 
 
+def _shown(leaf: Leaf, value: Value) -> str:
+    """The value as it was written, without what is secret in it."""
+    if leaf.secret:
+        return "a secret"
+    words = _words(leaf, str(value.raw)) if value.text else None
+    if words is None and leaf.discreet and value.text and str(value.raw).lstrip().startswith(("[", "{")):
+        return "a list that is not shown"
+    shown = leaf.shown(value.raw if words is None else words)
+    return repr(shown if words is None else ",".join(shown))
+
+
+def _words(leaf: Leaf, text: str) -> list[str] | None:
+    """The parts of `a,b`, where that may stand for a list."""
+    if text.lstrip().startswith("[") or not takes_words(leaf.type):
+        return None
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    # One alone may be what the setting takes besides a list.
+    return None if len(words) == 1 and not is_list(leaf.type) else words
+
+
 def _from_text(leaf: Leaf, text: str) -> Any:
     """A variable, read by the type of its setting; what is no scalar is written as in TOML."""
-    if leaf.type == tuple[str, ...] and not text.lstrip().startswith("["):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if text.lstrip().startswith(("[", "{")):
+    words = _words(leaf, text)
+    if words is not None:
+        return msgspec.convert(words, leaf.type, strict=False)
+    if not takes_text(leaf.type) and text.lstrip().startswith(("[", "{")):
         try:
             return msgspec.convert(tomllib.loads(f"value = {text}")["value"], leaf.type)
         except tomllib.TOMLDecodeError as error:

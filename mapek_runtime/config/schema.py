@@ -15,7 +15,18 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
-__all__ = ["Leaf", "describe_type", "is_struct", "leaves", "variable_of"]
+from .secrecy import LISTS, alternatives, is_discreet, is_marked, strip_secrets
+
+__all__ = [
+    "Leaf",
+    "describe_type",
+    "is_list",
+    "is_struct",
+    "leaves",
+    "takes_text",
+    "takes_words",
+    "variable_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +51,41 @@ class Leaf:
     @property
     def secret(self) -> bool:
         """Whether its value is never shown; declared with `msgspec.Meta(extra={"secret": True})`."""
-        return any(
-            isinstance(extra, msgspec.Meta) and bool((extra.extra or {}).get("secret"))
-            for extra in getattr(self.type, "__metadata__", ())
-        )
+        return is_marked(msgspec.inspect.type_info(self.type), "secret")
+
+    @property
+    def discreet(self) -> bool:
+        """Whether a value of it may hold something that is not shown."""
+        return is_discreet(msgspec.inspect.type_info(self.type))
+
+    def shown(self, value: Any) -> Any:
+        """A value of it, right or wrong, without what is secret in it: for screens, errors and log lines."""
+        return strip_secrets(value, msgspec.inspect.type_info(self.type))
 
 
 def variable_of(path: str) -> str:
     """The environment variable of a dotted path: `loop.guard.cooldown` → `MAPEK_LOOP_GUARD_COOLDOWN`."""
     return "MAPEK_" + path.replace(".", "_").upper()
+
+
+def takes_words(kind: Any) -> bool:
+    """Whether a type is, or may be, a list that a variable can hold as `a,b`."""
+    infos = alternatives([msgspec.inspect.type_info(kind)])
+    return any(isinstance(info, LISTS) for info in infos)
+
+
+def takes_text(kind: Any) -> bool:
+    """Whether a type is text and nothing else, so that `[` is a character like any other."""
+    info = msgspec.inspect.type_info(kind)
+    return isinstance(
+        info.type if isinstance(info, msgspec.inspect.Metadata) else info, msgspec.inspect.StrType
+    )
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a type is a list and nothing else."""
+    info = msgspec.inspect.type_info(kind)
+    return isinstance(info.type if isinstance(info, msgspec.inspect.Metadata) else info, LISTS)
 
 
 def is_struct(kind: Any) -> bool:
@@ -98,11 +135,11 @@ def describe_type(kind: Any) -> str:
 
 
 def _describe(info: msgspec.inspect.Type) -> str:
+    if isinstance(info, msgspec.inspect.Metadata):
+        return str((info.extra or {}).get("words") or _describe(info.type))
     match info:
-        case msgspec.inspect.UnionType(types=types):
-            return " or ".join(
-                "unset" if isinstance(each, msgspec.inspect.NoneType) else _describe(each) for each in types
-            )
+        case msgspec.inspect.UnionType(types=types) | msgspec.inspect.TupleType(item_types=types):
+            return _describe_several(info, types)
         case msgspec.inspect.IntType():
             return "a whole number" + _bounds(info)
         case msgspec.inspect.FloatType():
@@ -118,8 +155,6 @@ def _describe(info: msgspec.inspect.Type) -> str:
             return "one of " + ", ".join(repr(value) for value in values)
         case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.ListType(item_type=item):
             return f"a list of {_describe(item)}"
-        case msgspec.inspect.TupleType(item_types=items):
-            return "a list of " + ", ".join(_describe(item) for item in items)
         case msgspec.inspect.DictType(key_type=key, value_type=value):
             return f"a table of {_describe(key)} = {_describe(value)}"
         case _:
@@ -130,5 +165,17 @@ def _bounds(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
     words = []
     for bound, word in ((info.gt, "above"), (info.ge, "from"), (info.lt, "below"), (info.le, "to")):
         if bound is not None:
-            words.append(f"{word} {bound:g}")
+            words.append(f"{word} {int(bound) if bound == int(bound) else bound}")
     return " " + " ".join(words) if words else ""
+
+
+def _describe_several(info: msgspec.inspect.Type, types: tuple[msgspec.inspect.Type, ...]) -> str:
+    match types:
+        case _ if isinstance(info, msgspec.inspect.TupleType):
+            return "a list of " + ", ".join(_describe(each) for each in types)
+        case (one, msgspec.inspect.VarTupleType(item_type=item)) if one == item:
+            return f"{_describe(one)}, or a list of these"
+        case _:
+            return " or ".join(
+                "unset" if isinstance(each, msgspec.inspect.NoneType) else _describe(each) for each in types
+            )

@@ -10,18 +10,24 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from .address import ADDRESS
+
 __all__ = [
+    "CopySettings",
     "CycleSamplingSettings",
     "ExportSettings",
     "GuardSettings",
     "KnowledgeSettings",
     "LogSettings",
     "LoopSettings",
+    "MetricsSettings",
     "NodeSettings",
     "RunSettings",
     "SamplerSettings",
     "Settings",
+    "SpoolSettings",
     "WatchSettings",
+    "WebSettings",
 ]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -29,6 +35,22 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Address = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=ADDRESS,
+        extra={"address": True, "words": "an address such as http://localhost:4318/v1/traces"},
+    ),
+]
+Endpoint = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=f"^$|{ADDRESS}",
+        extra={"address": True, "words": "an address such as http://localhost:4318/v1/traces"},
+    ),
+]
+ExporterName = Literal["auto", "otlp", "otlp-sdk", "console", "memory", "none"]
+Protocol = Literal["http/protobuf", "grpc"]
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,13 +128,38 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Write one JSON object a line on standard output, the summary last."""
 
 
+class CopySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another collector that gets every span as well, with nothing of the first one's but TLS files,
+    compression and timeout: headers often carry a key, and that is for one collector."""
+
+    endpoint: Address
+    """The full address, as in `export.endpoint`."""
+    protocol: Protocol | None = None
+    """How OTLP is sent there; unset: as `export.protocol` says."""
+    headers: Annotated[dict[str, str], msgspec.Meta(extra={"secret": True})] = {}
+    """Headers of its own."""
+
+
 class ExportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where spans go."""
 
-    exporter: Literal["auto", "otlp", "console", "memory", "none"] = "auto"
-    """auto: otlp where an endpoint is known, else memory, which keeps the newest spans."""
-    endpoint: str = ""
-    """The full address that takes OTLP over HTTP, such as http://localhost:4318/v1/traces."""
+    exporter: ExporterName | tuple[ExporterName, ...] = "auto"
+    """auto: otlp where an endpoint is known, else memory, which keeps the newest spans. otlp: this
+    package's asyncio exporter. otlp-sdk: the one of opentelemetry-exporter-otlp, in a thread of its own;
+    for both OTEL_EXPORTER_OTLP_TIMEOUT is in milliseconds, as specified. console: one line a span. none:
+    nothing is exported, and no copies. Of a list each gets every span."""
+    endpoint: Endpoint = ""
+    """The full address that takes OTLP, such as http://localhost:4318/v1/traces, or for grpc
+    http://localhost:4317, where a path does not count; unset: these two."""
+    protocol: Protocol = "http/protobuf"
+    """How OTLP is sent."""
+    copies: Annotated[
+        tuple[Address | CopySettings, ...],
+        msgspec.Meta(
+            extra={"words": "a list of addresses, or of tables with endpoint, protocol and headers"},
+        ),
+    ] = ()
+    """Further collectors that get every span as well, each with a queue and an account of its own."""
     queue_size: AtLeastOne | None = None
     """Ended spans that may wait; unset: 65,536."""
     batch_size: AtLeastOne | None = None
@@ -123,6 +170,37 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Seconds that one export may take; unset: 30."""
     shutdown: Positive = 5.0
     """Seconds at the end of a run for what is still queued."""
+
+    def __post_init__(self) -> None:
+        if not self.exporter:
+            raise ValueError("exporter is an empty list; it must name one, or be 'none'")
+        if len(self.exporters) > 1 and "none" in self.exporters:
+            raise ValueError(f"exporter is {list(self.exporters)!r}; 'none' must stand alone")
+
+    @property
+    def exporters(self) -> tuple[str, ...]:
+        """The names of the exporters, each once."""
+        return tuple(dict.fromkeys([self.exporter] if isinstance(self.exporter, str) else self.exporter))
+
+
+class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What waits on disk while a collector is away, and is sent when it is back, by this process or the
+    next. Only what goes by `otlp` and to `export.copies` is spooled."""
+
+    enabled: bool | None = None
+    """Unset: on for `mapek run`, as far as the folder can be written; off for a library's `tracing()`."""
+    directory: str = ""
+    """The folder for it, with one in it for each address; unset: the folder `spool` in the state folder.
+    What waits for an address stays until a process sends there again."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=8_388_608)] = 268_435_456
+    """Bytes of what one process keeps for one collector; beyond it the oldest go and are counted."""
+    max_age: Positive = 86_400.0
+    """Seconds after which what waits is too old to be sent."""
+    fsync: Literal["always", "segment", "never"] = "segment"
+    """When the disk is told to keep it: after each batch, when a file is full, or as the system likes.
+    A killed process loses nothing either way; a power cut may."""
+    rate: AtLeastOne = 8_388_608
+    """Bytes a second that are sent of what waited, after the fresh spans: about 40,000 spans."""
 
 
 class CycleSamplingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -201,6 +279,38 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Find spans that are never ended, and log where they were started."""
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where metrics are sent. `/metrics` of `web.listen` shows them in any case."""
+
+    exporters: tuple[Literal["otlp", "prometheus"], ...] = ()
+    """otlp: to a collector, by OpenTelemetry's own exporter, in a thread of its own. prometheus: on
+    `/metrics` of `web.listen`, and where that is unset of localhost:9464. Empty: nowhere."""
+    endpoint: Endpoint = ""
+    """The full address that takes OTLP metrics, such as http://localhost:4318/v1/metrics; unset: the
+    collector that gets the spans, else what OTEL_EXPORTER_OTLP_* says."""
+    interval: Positive | None = None
+    """Seconds from one export to the next; unset: 60."""
+    timeout: Positive | None = None
+    """Seconds that one export may take; unset: 10."""
+
+
+class WebSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is served over HTTP: `/metrics` and `/health`, without a password."""
+
+    listen: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):[0-9]{1,5}$",
+            extra={"words": "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"},
+        ),
+    ] = ""
+    """The address to serve on, as HOST:PORT; port 0 is any that is free. Unset: nothing is served."""
+
+    def __post_init__(self) -> None:
+        if self.listen and int(self.listen.rpartition(":")[2]) > 65_535:
+            raise ValueError(f"listen is {self.listen!r}; its port must be from 0 to 65535")
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set, but for the sections of domains and plugins."""
 
@@ -217,8 +327,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     loop: LoopSettings = LoopSettings()
     run: RunSettings = RunSettings()
     export: ExportSettings = ExportSettings()
+    spool: SpoolSettings = SpoolSettings()
     sampler: SamplerSettings = SamplerSettings()
     cycles: CycleSamplingSettings = CycleSamplingSettings()
     watch: WatchSettings = WatchSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    web: WebSettings = WebSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     log: LogSettings = LogSettings()

@@ -16,6 +16,8 @@ from urllib.parse import unquote
 
 from mapek_runtime.errors import ConfigError
 
+from .exporting import read_export
+
 __all__ = ["Sources", "Value", "read_sources"]
 
 
@@ -54,10 +56,11 @@ def read_sources(
 
     `flags`: dotted path → (value, the flag as it was written). A value of None is a flag not given.
     """
-    otel, warnings = _read_otel(environ)
+    tree = _read_file(file) if file is not None else {}
+    otel, warnings = _read_otel(environ, tree)
     return Sources(
         file=file,
-        tree=_read_file(file) if file is not None else {},
+        tree=tree,
         otel=otel,
         # Empty counts as unset, as it does for OTEL_*.
         variables={name: text for name, text in environ.items() if name.startswith("MAPEK_") and text},
@@ -116,52 +119,46 @@ def _seconds(value: str) -> float:
     return milliseconds / 1000
 
 
-def _exporter(value: str) -> str:
-    word = value.lower()
-    if word not in {"otlp", "console", "none"}:
-        raise ValueError(value)
-    return word
-
-
 def _otel(_value: str) -> str:
     return "otel"
 
 
-def _base_address(value: str) -> str:
-    return _address(value).rstrip("/") + "/v1/traces"
-
-
-def _address(value: str) -> str:
-    if not value.lower().startswith(("http://", "https://")):
+def _metric_exporters(value: str) -> list[str]:
+    words = [word.strip().lower() for word in value.split(",") if word.strip()]
+    if words == ["none"]:
+        return []
+    if not words or not {"otlp", "prometheus"}.issuperset(words):
         raise ValueError(value)
-    return value
+    return words
 
 
 _OTEL: tuple[tuple[str, str, Callable[[str], Any], str], ...] = (
     ("service_name", "OTEL_SERVICE_NAME", _text, "text"),
     ("sampler.type", "OTEL_TRACES_SAMPLER", _otel, "the name of a sampler"),
-    ("export.exporter", "OTEL_TRACES_EXPORTER", _exporter, "otlp, console or none"),
-    ("export.endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _address, "an http:// or https:// address"),
-    ("export.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", _base_address, "an http:// or https:// address"),
     ("export.queue_size", "OTEL_BSP_MAX_QUEUE_SIZE", _whole, "a whole number from 1"),
     ("export.batch_size", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _whole, "a whole number from 1"),
     ("export.delay", "OTEL_BSP_SCHEDULE_DELAY", _seconds, "milliseconds above 0"),
     ("export.timeout", "OTEL_BSP_EXPORT_TIMEOUT", _seconds, "milliseconds above 0"),
+    ("metrics.exporters", "OTEL_METRICS_EXPORTER", _metric_exporters, "otlp, prometheus, both, or none"),
+    ("metrics.interval", "OTEL_METRIC_EXPORT_INTERVAL", _seconds, "milliseconds above 0"),
 )
-"""Path, variable, reading, what would be right; of two for one path the first that is set wins."""
+"""Path, variable, reading, what would be right."""
 
 
-def _read_otel(environ: Mapping[str, str]) -> tuple[dict[str, Value], list[str]]:
+def _read_otel(environ: Mapping[str, str], tree: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
     values: dict[str, Value] = {}
     warnings: list[str] = []
     for path, name, read, right in _OTEL:
         text = environ.get(name, "").strip()
-        if not text or path in values:
+        if not text:
             continue
         try:
             values[path] = Value(read(text), name)
         except ValueError:
             warnings.append(f"{name} is {text!r}; it must be {right}; it is ignored")
+    exported, said = read_export(environ, tree)
+    values |= {path: Value(raw, name) for path, (raw, name) in exported.items()}
+    warnings += said
     if "service_name" not in values:
         for key, value in _resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", "")):
             if key == "service.name" and value:

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING
 from .account import SinkStatistics, Statistics
 from .batch import BatchSpanProcessor
 from .console import ConsoleSpanExporter
-from .encode import encode_spans
+from .encode.request import encode_spans
 from .memory import MemorySpanExporter
 from .sink import ByteExporter
+from .spool import SpooledExporter
 
 if TYPE_CHECKING:
-    from .otlp_http import OTLPSpanExporter
+    from .otlp import OTLPGrpcSpanExporter, OTLPSpanExporter
 
 __all__ = [
     "BatchSpanProcessor",
     "ByteExporter",
     "ConsoleSpanExporter",
     "MemorySpanExporter",
+    "OTLPGrpcSpanExporter",
     "OTLPSpanExporter",
     "SinkStatistics",
+    "SpooledExporter",
     "Statistics",
     "encode_spans",
 ]
@@ -33,7 +36,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "OTLPSpanExporter":
-        from .otlp_http import OTLPSpanExporter
+        from .otlp.http_exporter import OTLPSpanExporter
 
         return OTLPSpanExporter
+    if name == "OTLPGrpcSpanExporter":
+        from .otlp.grpc_exporter import OTLPGrpcSpanExporter
+
+        return OTLPGrpcSpanExporter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

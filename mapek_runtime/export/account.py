@@ -123,6 +123,13 @@ class Fate:
         self.best: Outcome | None = None
         """The outcome, so far, of the exporter that took most."""
 
+    def split(self, count: int) -> Fate:
+        """Keep the first `count` spans; gives the fate of the others, which has been the same so far."""
+        rest = Fate(self.count - count, self.place)
+        rest.lanes = list(self.lanes)
+        self.count = count
+        return rest
+
 
 class Account:
     """The account of a processor and of its sinks.

@@ -8,7 +8,6 @@ shuts down. Works behind `mapek_runtime.TracerProvider` and behind the SDK's own
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextvars
 import logging
 import threading
@@ -16,10 +15,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace import Span as SdkSpan
 
 from mapek_runtime.trace.forks import follow_forks
 from mapek_runtime.trace.identity import SAMPLED
@@ -29,13 +26,14 @@ from mapek_runtime.trace.span import Span
 
 from .account import Account, Statistics
 from .drain import DrainLoop
-from .kinds import name_sinks
+from .exits import at_exit, at_exit_of_child, not_at_exit
+from .kinds import Exporter, name_sinks
 from .lane import Lane
+from .loop_end import outlive
 from .metrics import observe
 from .notice import Notices
 from .outbox import Outbox
 from .pace import read_pace
-from .sink import Exporter
 from .task import BatchTask
 
 __all__ = ["BatchSpanProcessor"]
@@ -44,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_LIMIT = 5.0
 """Seconds for a shutdown that was given no timeout."""
+HURRY = 1.0
+"""Seconds before the end of a shutdown, or half of it, from which spools take what is not sent yet."""
 CLOSE_LIMIT = 0.1
 """Seconds that exporters have at least for closing, after the deadline was used up by the flush."""
 INLINE_PAUSE = 5.0
@@ -79,13 +79,14 @@ class BatchSpanProcessor(SpanProcessor):
             export_timeout_millis,
             max_concurrency,
         )
+        self._exporters = exporters
         self._export_timeout = pace.export_timeout
         self._notices = Notices(logger)
         self._ring = Ring(pace.capacity, self._on_due)
         self._ring.arm(0)
         self._holds = holds
         self._account = Account(self._ring, holds)
-        sinks = name_sinks(exporters, pace.export_timeout, self._notices)
+        sinks = name_sinks(exporters, pace.export_timeout, self._notices, meter_provider)
         self._lanes = [
             Lane(
                 sink, self._account, self._notices, capacity=pace.ahead if sink.takes_bytes else pace.capacity
@@ -107,8 +108,9 @@ class BatchSpanProcessor(SpanProcessor):
         self._told: set[str] = set()
         self._stopped = False
         self._closed = False
-        observe(self.statistics, pace.capacity, meter_provider)
-        atexit.register(self._at_exit)
+        meters = {sink.name: sink.meter for sink in sinks if sink.meter is not None}
+        observe(self.statistics, pace.capacity, meter_provider, meters)
+        at_exit(self._at_exit)
         follow_forks(self._after_fork)
 
     # The SDK's interface
@@ -116,11 +118,8 @@ class BatchSpanProcessor(SpanProcessor):
     @property
     def span_exporter(self) -> Exporter:
         """The exporter, as the SDK's processor names it; the first of several."""
-        exporter: Exporter = self._lanes[0].sink.exporter
+        exporter: Exporter = self._exporters[0]
         return exporter
-
-    def on_start(self, span: SdkSpan, parent_context: Context | None = None) -> None:
-        """Nothing happens when a span starts."""
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take an ended span, if it is sampled. Never waits and never fails."""
@@ -182,8 +181,7 @@ class BatchSpanProcessor(SpanProcessor):
         limit = self._export_timeout if timeout is None else timeout
         task = self._task
         if task is not None and task.is_alive and task.loop is not asyncio.get_running_loop():
-            there = asyncio.run_coroutine_threadsafe(self.aforce_flush(limit), task.loop)
-            return await asyncio.wrap_future(there)
+            return await _elsewhere(self.aforce_flush(limit), task.loop, limit)
         return await self._task_here().flush(asyncio.get_running_loop().time() + limit)
 
     async def ashutdown(self, timeout: float | None = None) -> bool:
@@ -198,13 +196,16 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task
         loop = asyncio.get_running_loop()
         if task is not None and task.is_alive and task.loop is not loop:
-            return await asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(self.ashutdown(limit), task.loop)
-            )
+            return await _elsewhere(self.ashutdown(limit), task.loop, limit)
         deadline = loop.time() + limit
         self._refuse_more()
         task = self._task_here()
-        delivered = await task.flush(deadline)
+        # What can be put on disk is not sent any more when time is nearly over.
+        hurry = loop.call_at(deadline - min(HURRY, limit / 2), self._hurry)
+        try:
+            delivered = await task.flush(deadline)
+        finally:
+            hurry.cancel()
         await task.stop()
         self._outbox.tell_overflow()
         given_up = self._abandon("timeout")
@@ -213,7 +214,7 @@ class BatchSpanProcessor(SpanProcessor):
                 "shutdown", "shutdown after %g s: spans dropped that were not sent", limit, count=given_up
             )
         self._closed = True
-        atexit.unregister(self._at_exit)
+        not_at_exit(self._at_exit)
         await self._close_sinks(max(CLOSE_LIMIT, deadline - loop.time()))
         return delivered and not given_up
 
@@ -228,8 +229,9 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task
         if task is not None and task.is_alive:
             task.wake()
-        elif _loop_here() is not None:
-            self._task_here()
+        elif (loop := _loop_here()) is not None:
+            if task is None or not task.has_ended_with(loop):
+                self._task_here()
         else:
             self._ring.arm(0)
             if len(self._ring) >= self._ring.capacity:
@@ -249,9 +251,15 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task = BatchTask(self._outbox, self._lanes, self._pace, loop)
         # Born in an empty context, or everything it does would belong to whatever span is open now.
         handle = loop.create_task(task.run(), name="mapek-batch", context=contextvars.Context())
-        handle.add_done_callback(_report, context=contextvars.Context())
+        handle.add_done_callback(self._report, context=contextvars.Context())
+        outlive(handle)
         task.own(handle)
         return task
+
+    def _report(self, handle: asyncio.Task[None]) -> None:
+        if not handle.cancelled() and (error := handle.exception()) is not None:
+            said = "the batch task failed; the next span starts another"
+            self._notices.warn("failed", said, level=logging.ERROR, error=error)
 
     def _from_outside(self, work: Callable[[], Coroutine[Any, Any, bool]], timeout: float) -> bool:
         """Do `work` from a thread without a loop: on the batch task's loop, or on a private one."""
@@ -295,6 +303,10 @@ class BatchSpanProcessor(SpanProcessor):
         self._inline.release()
         if not self._from_outside(lambda: self.aforce_flush(self._export_timeout), self._export_timeout):
             self._inline_from = time.monotonic() + INLINE_PAUSE
+
+    def _hurry(self) -> None:
+        for lane in self._lanes:
+            lane.sink.hurry()
 
     def _abandon(self, reason: str) -> int:
         """Give up whatever waits anywhere; gives the number of spans."""
@@ -354,6 +366,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._inline = threading.Lock()
         for lane in self._lanes:
             lane.after_fork()
+        at_exit_of_child(self._at_exit)
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:
@@ -363,6 +376,11 @@ def _loop_here() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _report(handle: asyncio.Task[None]) -> None:
-    if not handle.cancelled() and (error := handle.exception()) is not None:
-        logger.error("the batch task failed; the next span starts another", exc_info=error)
+async def _elsewhere(work: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop, limit: float) -> bool:
+    """Await `work` on the loop of another thread, which may be held up."""
+    future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    try:
+        async with asyncio.timeout(limit + CLOSE_LIMIT):
+            return await future
+    except TimeoutError:
+        return False

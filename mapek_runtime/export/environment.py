@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from urllib.parse import unquote
 
 __all__ = ["is_header", "read_headers", "read_number", "read_text"]
 
 logger = logging.getLogger(__name__)
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def read_text(*names: str) -> str | None:
@@ -22,7 +25,7 @@ def read_text(*names: str) -> str | None:
 
 
 def read_number(*names: str, default: float, least: float = 1, whole: bool = False) -> float:
-    """The first of the variables that is set, as a number of at least `least`."""
+    """The first of the variables that is set to a number of at least `least`; a wrong one warns."""
     for name in names:
         text = os.environ.get(name, "").strip()
         if not text:
@@ -34,8 +37,7 @@ def read_number(*names: str, default: float, least: float = 1, whole: bool = Fal
         if value >= least and value < math.inf:
             return value
         kind = "a whole number" if whole else "a number"
-        logger.warning("%s is %r; it must be %s of at least %g; using %g", name, text, kind, least, default)
-        return default
+        logger.warning("%s is %r; it must be %s of at least %g; ignored", name, text, kind, least)
     return default
 
 
@@ -63,6 +65,11 @@ def read_headers(*names: str) -> dict[str, str]:
     return {}
 
 
-def is_header(key: str, value: str) -> bool:
-    """Whether the two can stand in an HTTP request."""
-    return key.isascii() and not any(c in "\r\n\0" for c in key + value) and not any(c in " :" for c in key)
+def is_header(key: object, value: object) -> bool:
+    """Whether the two can stand in an HTTP request: a token and a text on one line (RFC 9110, 5)."""
+    return (
+        isinstance(key, str)
+        and isinstance(value, str)
+        and _TOKEN.fullmatch(key) is not None
+        and not any(character in "\r\n\0" for character in value)
+    )

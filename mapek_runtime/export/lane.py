@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .account import Account, Outcome, Place, SinkAccount
+from .account import Account, Fate, Outcome, Place, SinkAccount
 from .notice import Notices
 from .outbox import Batch
 from .sink import Sink
@@ -91,6 +91,25 @@ class Lane:
         del self._flying[batch]
         self._ledger.settle(batch.fate, self.account, Place.IN_FLIGHT, outcome)
         return True
+
+    def spooled(self, batch: Batch) -> bool:
+        """A batch in flight was written to disk; False when it was taken back meanwhile."""
+        if self._flying.pop(batch, None) is None:
+            return False
+        self.move(batch.fate, Place.IN_FLIGHT, Place.SPOOLED)
+        return True
+
+    def recover(self, fate: Fate) -> None:
+        """Spans of an earlier process were found on disk."""
+        self._ledger.recover(fate, self.account)
+
+    def move(self, fate: Fate, source: Place, target: Place) -> None:
+        """What is on disk goes on its way, or comes back."""
+        self._ledger.move(fate, self.account, source, target)
+
+    def close(self, fate: Fate, source: Place, outcome: Outcome) -> None:
+        """What was on disk has come to its end."""
+        self._ledger.settle(fate, self.account, source, outcome)
 
     def give_back(self, owner: object) -> None:
         """What `owner` had in flight waits again, before everything else."""

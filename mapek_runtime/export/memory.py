@@ -44,7 +44,7 @@ class MemorySpanExporter:
         """Let exports go on, those that wait and new ones."""
         self._paused = False
         for waiter in self._resumed:
-            if not waiter.done():
+            if not (waiter.done() or waiter.get_loop().is_closed()):
                 waiter.set_result(None)
 
     def export(self, spans: Sequence[ReadableSpan], /) -> Coroutine[Any, Any, None]:

@@ -26,7 +26,15 @@ class Notices:
         self._missed: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def warn(self, subject: str, message: str, *details: object, count: int = 1) -> None:
+    def warn(
+        self,
+        subject: str,
+        message: str,
+        *details: object,
+        count: int = 1,
+        level: int = logging.WARNING,
+        error: BaseException | None = None,
+    ) -> None:
         """Say it, or count it: `count` is how many spans or faults this one call stands for."""
         now = self._clock()
         with self._lock:
@@ -37,4 +45,5 @@ class Notices:
                 return
             self._last[subject] = now
             self._missed[subject] = 0
-        self._logger.warning(f"{message} (%d since the last line about this)", *details, total)  # noqa: G004 - the caller's format, with the count behind it
+        said = f"{message} (%d since the last line about this)"
+        self._logger.log(level, said, *details, total, exc_info=error)

@@ -12,13 +12,13 @@ from typing import Any
 from mapek_runtime.trace.ring import Ring
 
 from .account import Account, Fate
-from .encode import RequestBuilder
+from .encode.request import RequestBuilder
 from .notice import Notices
 
 __all__ = ["Batch", "Outbox"]
 
-CHUNK = 32
-"""Spans between two looks at the clock: about 0.15 ms."""
+CHUNK = 64
+"""Spans between two looks at the clock: about 0.25 ms."""
 
 MAX_REQUEST_BYTES = 4_000_000
 """A request is closed here: 4 MiB is what gRPC servers accept unless told otherwise."""
@@ -52,6 +52,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget everything, as in the child of a fork."""
         self._told = 0
+        self._left: list[Any] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -65,16 +66,17 @@ class Outbox:
     @property
     def oldest(self) -> int:
         """How many spans had left the ring before the oldest one that is in no batch yet."""
-        return self._start if self.open else self.ring.removed
+        return self._start if self.open else self.ring.removed - len(self._left)
 
     @property
     def waiting(self) -> int:
         """How many spans are in the ring or in the batch in the making."""
-        return len(self.ring) + self.open
+        return len(self.ring) + self.open + len(self._left)
 
     def is_full(self, most: int) -> bool:
         """Whether the batch in the making has `most` spans, or as many bytes as a request may have."""
-        return self.open >= most or self._builder.size_bytes >= MAX_REQUEST_BYTES
+        full = self._left and self.open
+        return bool(full) or self.open >= most or self._builder.size_bytes >= MAX_REQUEST_BYTES
 
     def fill(self, most: int, seconds: float, obliged: int = 0) -> int:
         """Add spans from the ring until the batch is full, the ring empty or the time over.
@@ -84,15 +86,13 @@ class Outbox:
         end = time.perf_counter() + seconds
         done = 0
         while not self.is_full(most):
-            start = self.ring.removed if not self.open else 0
-            spans = self.account.take(min(CHUNK, most - self.open))
+            start = self.oldest
+            spans = self._left or self.account.take(min(CHUNK, most - self.open))
             if not spans:
                 break
-            if not self.open:
-                self._start = start
-            self.open += len(spans)
-            done += len(spans)
-            self._add(spans)
+            self._start = start
+            taken = self._add(spans)
+            done += taken
             if done >= obliged and time.perf_counter() >= end:
                 break
         return done
@@ -108,8 +108,9 @@ class Outbox:
 
     def abandon(self, reason: str) -> int:
         """Give up everything that is in no batch yet; gives the number of spans."""
-        count = self.open
+        count = self.open + len(self._left)
         self.account.drop(reason, count)
+        self._left = []
         self._begin()
         return count + self.account.drop_ring(reason)
 
@@ -122,12 +123,17 @@ class Outbox:
                 "queue_full", "the queue of %d spans is full; the oldest go", self.ring.capacity, count=count
             )
 
-    def _add(self, spans: list[Any]) -> None:
-        if self._encode:
-            self._builder.add(spans)
+    def _add(self, spans: list[Any]) -> int:
+        """Add spans to the batch in the making; gives how many fitted, the others wait for the next."""
+        self.open += len(spans)
+        self._left = list(self._builder.add(spans, MAX_REQUEST_BYTES)) if self._encode else []
+        if self._left:
+            self.open -= len(self._left)
+            spans = spans[: -len(self._left)]
         if self._keep:
             self._spans += [span for span in spans if span not in self._bad] if self._bad else spans
         self._bad.clear()
+        return len(spans)
 
     def _unencodable(self, span: Any, error: Exception) -> None:
         self._bad.append(span)

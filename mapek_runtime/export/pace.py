@@ -29,7 +29,7 @@ socket, so that each takes more turns of the loop."""
 DEFAULT_DELAY_MS = 5_000
 DEFAULT_EXPORT_TIMEOUT_MS = 30_000
 DEFAULT_CONCURRENCY = 4
-FULL_CONCURRENCY = 32
+FULL_CONCURRENCY = 48
 """Requests at once while the queue is over half full, unless a number is set. A request takes some
 turns of the loop, and with 10,000 busy tasks each turn creates 60,000 spans."""
 

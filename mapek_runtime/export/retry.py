@@ -1,4 +1,4 @@
-"""When to try again: pure decisions over values, without clock, socket or randomness of their own.
+"""When to try again: pure decisions over values, and the one loop of attempts that follows them.
 
 The rules are those of the OTLP specification (opentelemetry-proto, docs/specification.md#otlphttp):
 exactly four statuses may be tried again, with exponential backoff and jitter, and the server's
@@ -7,14 +7,21 @@ exactly four statuses may be tried again, with exponential backoff and jitter, a
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
-__all__ = ["RETRYABLE_STATUSES", "Backoff", "parse_retry_after"]
+from mapek_runtime.errors import TransportError
+
+__all__ = ["RETRYABLE_STATUSES", "Backoff", "parse_retry_after", "persist"]
 
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
+
+Result = TypeVar("Result")
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -42,8 +49,46 @@ class Backoff:
 
         `chance` is a number drawn from [0, 1), `remaining` the seconds until the deadline.
         """
-        wait = chance * self.ceiling(attempt) if retry_after is None else retry_after
+        # "At once" is no answer to how long: a collector that repeats it would be asked without a pause.
+        wait = retry_after or chance * min(self.ceiling(attempt), remaining)
         return wait if wait < remaining else None
+
+
+async def persist(
+    attempt: Callable[[], Awaitable[Result]],
+    *,
+    deadline: float,
+    backoff: Backoff,
+    chance: Callable[[], float],
+) -> Result:
+    """Await `attempt()` until it succeeds, fails for good or the deadline, on the loop's clock, is near.
+
+    `chance` draws a number from [0, 1). Raises the TransportError that says most: when the deadline cut
+    the last attempt short (its `error_type` is "timeout"), the one before it.
+    """
+    clock = asyncio.get_running_loop().time
+    number = 0
+    earlier: TransportError | None = None
+    while True:
+        number += 1
+        try:
+            return await attempt()
+        except TransportError as error:
+            told = error if earlier is None or error.error_type != "timeout" else earlier
+            wait = None
+            if error.retryable:
+                wait = backoff.delay(
+                    number,
+                    chance=chance(),
+                    remaining=deadline - clock(),
+                    retry_after=error.retry_after,
+                )
+            if wait is None:
+                if number > 1:
+                    told.args = (f"{told}, after {number} attempts",)
+                raise told from None
+            earlier = error
+        await asyncio.sleep(wait)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

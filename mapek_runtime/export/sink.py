@@ -9,23 +9,26 @@ in one worker thread. Whatever an exporter does, `attempt` ends within the expor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter
 
 from mapek_runtime.errors import TransportError, TransportRejected
 
 from .account import Outcome
+from .metrics import ExporterMeter
 from .notice import Notices
 from .outbox import Batch
 
+if TYPE_CHECKING:
+    from .lane import Lane
+
 __all__ = [
     "AsyncSpanExporter",
+    "Attempt",
     "ByteExporter",
-    "Exporter",
     "SUPPRESS",
     "Sink",
     "SpanSink",
@@ -36,8 +39,11 @@ __all__ = [
 class ByteExporter(Protocol):
     """Carries OTLP bytes away."""
 
-    async def send(self, payload: bytes, count: int, /) -> None:
-        """Deliver a request of `count` spans, or raise TransportError or TransportRejected."""
+    async def send(self, payload: bytes, count: int, /) -> int | None:
+        """Deliver a request of `count` spans, or raise TransportError or TransportRejected.
+
+        Gives the status of the answer, for the metrics, where the protocol has one.
+        """
 
     async def aclose(self) -> None:
         """Let go of everything; nothing is sent afterwards."""
@@ -53,7 +59,13 @@ class AsyncSpanExporter(Protocol):
         """Let go of everything; nothing is exported afterwards."""
 
 
-Exporter = ByteExporter | AsyncSpanExporter | SpanExporter
+class Attempt(NamedTuple):
+    """What one try gave: the outcome if it is left at that, and whether a later one may do better."""
+
+    outcome: Outcome
+    why: str = ""
+    may_pass: bool = False
+    retry_after: float | None = None
 
 
 class Sink:
@@ -65,39 +77,70 @@ class Sink:
     def __init__(self, name: str, exporter: Any, timeout: float, notices: Notices) -> None:
         self.name = name
         self.exporter = exporter
+        self.meter: ExporterMeter | None = None
         self._timeout = timeout
         self._notices = notices
+        self._limits: set[asyncio.Timeout] = set()
 
-    async def attempt(self, batch: Batch) -> Outcome:
-        """Hand the batch over; gives what became of it."""
-        return await self._judged(self._send(batch), batch.count)
+    async def attempt(self, batch: Batch, lane: Lane) -> Outcome | None:
+        """Hand over a batch of `lane`; gives what became of it, None when the lane was told already."""
+        attempt = await self._try(self._send(batch), batch.count)
+        self._tell(attempt)
+        return attempt.outcome
 
-    async def _judged(self, sending: Any, count: int) -> Outcome:
+    async def _try(self, sending: Coroutine[Any, Any, int | None], count: int) -> Attempt:
         """Await `sending`, within the export timeout, and say what became of its `count` spans."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        status: int | None = None
         try:
-            async with asyncio.timeout(self._timeout):
-                await sending
+            async with asyncio.timeout(self._timeout) as limit:
+                self._limits.add(limit)
+                try:
+                    status = await sending
+                finally:
+                    self._limits.discard(limit)
+            attempt = Attempt(Outcome(count))
         except TransportRejected as error:
             refused = max(0, min(count, error.rejected_spans))
-            self._tell("rejected", refused, error)
-            return Outcome(count - refused, refused, "rejected")
+            attempt = Attempt(Outcome(count - refused, refused, "rejected"), str(error))
         except TransportError as error:
-            self._tell(error.error_type, count, error)
-            return Outcome(0, count, error.error_type)
+            status = error.status_code
+            passing = error.retryable or error.error_type == "timeout"
+            attempt = Attempt(Outcome(0, count, error.error_type), str(error), passing, error.retry_after)
         except TimeoutError:
-            self._tell("timeout", count, f"no answer within {self._timeout:g} s")
-            return Outcome(0, count, "timeout")
+            why = f"no answer within {self._timeout:g} s"
+            attempt = Attempt(Outcome(0, count, "timeout"), why, may_pass=True)
         except Exception as error:  # noqa: BLE001 - faults of an exporter end here, counted and told
-            reason = type(error).__name__
-            self._tell(reason, count, reason)
-            return Outcome(0, count, reason)
-        return Outcome(count)
+            attempt = Attempt(Outcome(0, count, type(error).__name__), type(error).__name__)
+        if self.meter is not None:
+            reason = attempt.outcome.reason or None
+            self.meter.finished(clock() - started, error_type=reason, status_code=status)
+        return attempt
 
-    def _tell(self, reason: str, count: int, why: object) -> None:
-        self._notices.warn(f"{self.name}/{reason}", "%s: spans dropped: %s", self.name, why, count=count)
+    def _tell(self, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        if outcome.dropped:
+            self._notices.warn(
+                f"{self.name}/{outcome.reason}",
+                "%s: spans dropped: %s",
+                self.name,
+                attempt.why,
+                count=outcome.dropped,
+            )
 
-    async def _send(self, batch: Batch) -> None:
-        await self.exporter.send(batch.payload, batch.count)
+    async def _send(self, batch: Batch) -> int | None:
+        status: int | None = await self.exporter.send(batch.payload, batch.count)
+        return status
+
+    async def attend(self, lane: Lane) -> None:
+        """Do what there is to do beside sending fresh batches, for as long as the loop runs."""
+
+    def take_back(self, lane: Lane) -> None:
+        """Whoever attends does so no more, though it may not have noticed: its loop has stopped."""
+
+    def hurry(self) -> None:
+        """The shutdown's time is nearly over."""
 
     async def release(self) -> None:
         """The loop is going away: let go of what belongs to it."""

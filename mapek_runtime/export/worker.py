@@ -1,7 +1,7 @@
-"""A worker: a synchronous exporter of the SDK, called in one thread of its own.
+"""A worker: one thread for what would hold up the loop, a call at a time and in order.
 
-The thread is started by the first call and ends with the exporter. It is the only one of the export
-side; where the interpreter is ending and no thread can be started, the exporter is called in place.
+The thread is started by the first call, and is a daemon: a call that hangs does not keep the process
+from ending. Where the interpreter is ending and no thread can be started, calls are made in place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry.context import attach, set_value
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -23,45 +23,26 @@ from .notice import Notices
 from .outbox import Batch
 from .sink import SUPPRESS, SpanSink
 
-__all__ = ["WorkerSink"]
+__all__ = ["Worker", "WorkerSink"]
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 
-class WorkerSink(SpanSink):
-    """A synchronous exporter of the SDK, in one thread of its own."""
 
-    def __init__(self, name: str, exporter: SpanExporter, timeout: float, notices: Notices) -> None:
-        super().__init__(name, exporter, timeout, notices)
+class Worker:
+    """Calls functions in its thread; a call that nobody waits for any more is not begun."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
         self._job: _Job | None = None
 
-    async def _send(self, batch: Batch) -> None:
-        # The SDK's own processor gives a list: exporters in the field may count on one.
-        result = await self._call(lambda: self.exporter.export(list(batch.spans)))
-        if result is not SpanExportResult.SUCCESS:
-            raise TransportError(f"the exporter answered {result!r}", error_type="failure")
+    async def call(self, function: Callable[[], Result], *, finish: float = 0.0) -> Result:
+        """Call `function` after the calls before it; gives what it gives, raises what it raises.
 
-    async def aclose(self) -> None:
-        """Shut the exporter down, beside an export that still goes on: that is what ends it early."""
-        threads = [self._jobs]
-        if self._job is not None and self._job.running:
-            self._jobs = None
-        try:
-            await self._call(self.exporter.shutdown)
-        finally:
-            threads.append(self._jobs)
-            for jobs in threads:
-                if jobs is not None:
-                    jobs.put(None)
-            self._jobs = None
-
-    def after_fork(self) -> None:
-        """Threads do not survive a fork; exporters of the SDK look after themselves."""
-        super().after_fork()
-        self._jobs = self._job = None
-
-    async def _call(self, function: Callable[[], Any]) -> Any:
+        When whoever waits is cancelled, a call that has begun may still take `finish` seconds to end.
+        """
         loop = asyncio.get_running_loop()
         job = self._job = _Job(function, loop)
         try:
@@ -74,28 +55,76 @@ class WorkerSink(SpanSink):
             # The interpreter ends and starts no thread any more; nothing else is held up here.
             job.run()
         try:
-            return await job.result
+            result: Result = await asyncio.shield(job.result)
+        except asyncio.CancelledError:
+            if finish and not job.claim.acquire(blocking=False):
+                await asyncio.wait({job.result}, timeout=finish)
+            raise
         finally:
-            job.wanted = False
+            job.claim.acquire(blocking=False)
+        return result
+
+    async def end(self, last: Callable[[], Any]) -> None:
+        """Call `last`, beside a call that still goes on, and let the thread end."""
+        threads = [self._jobs]
+        if self._job is not None and self._job.running:
+            self._jobs = None
+        try:
+            await self.call(last)
+        finally:
+            threads.append(self._jobs)
+            for jobs in threads:
+                if jobs is not None:
+                    jobs.put(None)
+            self._jobs = None
+
+    def after_fork(self) -> None:
+        """Threads do not survive a fork."""
+        self._jobs = self._job = None
 
     def _start(self) -> queue.SimpleQueue[_Job | None]:
         jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        # A daemon: an exporter that hangs must not keep the process from ending.
-        threading.Thread(target=_work, args=(jobs,), name=f"mapek-{self.name}", daemon=True).start()
+        threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True).start()
         return jobs
 
 
+class WorkerSink(SpanSink):
+    """A synchronous exporter of the SDK, in a thread of its own."""
+
+    def __init__(self, name: str, exporter: SpanExporter, timeout: float, notices: Notices) -> None:
+        super().__init__(name, exporter, timeout, notices)
+        self._worker = Worker(f"mapek-{name}")
+
+    async def _send(self, batch: Batch) -> None:
+        # The SDK's own processor gives a list: exporters in the field may count on one.
+        result = await self._worker.call(lambda: self.exporter.export(list(batch.spans)))
+        if result is not SpanExportResult.SUCCESS:
+            raise TransportError(f"the exporter answered {result!r}", error_type="failure")
+
+    async def aclose(self) -> None:
+        """Shut the exporter down, beside an export that still goes on: that is what ends it early."""
+        await self._worker.end(self.exporter.shutdown)
+
+    def after_fork(self) -> None:
+        """Leave the thread to the parent; exporters of the SDK look after themselves."""
+        super().after_fork()
+        self._worker.after_fork()
+
+
 class _Job:
-    """A call for the worker; not begun any more once nobody waits for it."""
+    """A call for the worker."""
 
     def __init__(self, function: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.function = function
         self.loop = loop
         self.result: asyncio.Future[Any] = loop.create_future()
-        self.wanted = True
+        self.claim = threading.Lock()
+        """Taken by who comes first: the worker that begins, or the caller who wants it no more."""
         self.running = False
 
     def run(self) -> None:
+        if not self.claim.acquire(blocking=False):
+            return
         self.running = True
         try:
             value, error = self.function(), None
@@ -105,7 +134,7 @@ class _Job:
         try:
             self.loop.call_soon_threadsafe(self._resolve, value, error)
         except RuntimeError:
-            logger.debug("the loop was closed before an export ended")
+            logger.debug("the loop was closed before a call in a worker ended")
 
     def _resolve(self, value: Any, error: Exception | None) -> None:
         if self.result.done():
@@ -119,6 +148,5 @@ class _Job:
 def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:
     attach(set_value(SUPPRESS, True))
     while (job := jobs.get()) is not None:
-        if job.wanted:
-            job.run()
+        job.run()
         del job

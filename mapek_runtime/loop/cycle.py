@@ -20,6 +20,7 @@ from . import explain, spans
 from .executor import Executor
 from .guard import GuardRails
 from .knowledge import Knowledge
+from .metrics import LoopMetrics, Measuring, loop_metrics
 from .model import Action, Cycle, Finding, Insight, Observation, Rejection, Trigger
 from .phase import Failures, Phase, Ran, gather, run
 from .plugin import Registry
@@ -48,6 +49,7 @@ class CycleRunner:
         settings: LoopSettings,
         knowledge: Knowledge,
         halted: Callable[[], str | None] | None,
+        metrics: LoopMetrics | None = None,
     ) -> None:
         self.node_id = node_id
         self.count = 0
@@ -63,6 +65,8 @@ class CycleRunner:
         self._undo: list[Action] = []
         self._saved = float("-inf")
         self._begun = ""
+        self._metrics = metrics or loop_metrics()
+        self._measured: Measuring | None = None
         self._executor = Executor(registry, self._rails, self._repairs)
         s, delay = settings, settings.retry_delay
         self._phases = {
@@ -101,7 +105,9 @@ class CycleRunner:
         assert task is not None
         cancellations = task.cancelling()
         self._begun = ""
-        with scope as span:
+        # Left after the span has ended: only then is it decided whether its trace is kept.
+        with self._metrics.measure(cycle) as self._measured, scope as self._measured.span:
+            span = self._measured.span
             cycle.span_context = self.previous = span.get_span_context()
             if len(triggers) > 1:
                 span.set_attribute("triggers", [trigger.reason for trigger in triggers])
@@ -176,7 +182,10 @@ class CycleRunner:
                 cycle.failed = (*cycle.failed, name)
                 if name == "execute":
                     span.set(success=False)
-        cycle.phase_seconds = {**cycle.phase_seconds, name: loop.time() - began}
+        seconds = loop.time() - began
+        cycle.phase_seconds = {**cycle.phase_seconds, name: seconds}
+        if self._measured is not None:
+            self._measured.phase(name, seconds, span)
 
     # The five phases
 
@@ -233,6 +242,7 @@ class CycleRunner:
         insights: list[Insight] = []
         for repair in worked:
             self._knowledge.close(repair.incident(now, success=True))
+            self._metrics.repaired(now - repair.found, repair.span_context)
             if not repair.action.restorative:
                 # To give back what was taken proves nothing of the trouble before it.
                 self._rails.repaired(repair.target)

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 from opentelemetry import trace
+from opentelemetry.metrics import MeterProvider
 
 from mapek_runtime.config import LoopSettings
 from mapek_runtime.errors import ConfigError, KnowledgeError
 
 from .cycle import CycleRunner
 from .knowledge import Knowledge
+from .metrics import loop_metrics
 from .model import Cycle, Trigger
 from .plugin import Registry
 from .scheduler import Scheduler
@@ -49,7 +51,8 @@ class Runtime:
 
     Settings may be given as `LoopSettings`, as keywords of it, or as both (keywords win). Leaving
     the block finishes the running cycle, then writes Knowledge. `on_cycle` is called with each
-    cycle that ended; what it raises is logged, not propagated.
+    cycle that ended; what it raises is logged, not propagated. The loop's metrics go to
+    `meter_provider`, else to OpenTelemetry's global one.
 
     Raises `PluginContractError` or `PluginConflict` for a plugin that cannot be used, and
     `ConfigError` for a setting that cannot be.
@@ -63,6 +66,7 @@ class Runtime:
         settings: LoopSettings | None = None,
         halt_file: Path | None = None,
         on_cycle: Callable[[Cycle], None] | None = None,
+        meter_provider: MeterProvider | None = None,
         **changes: Any,
     ) -> None:
         self.node_id = node_id
@@ -71,12 +75,14 @@ class Runtime:
         self._halt_file = halt_file
         self._on_cycle = on_cycle
         self._registry = Registry(plugins)
+        self._metrics = loop_metrics(meter_provider)
         self._runner = CycleRunner(
             node_id,
             self._registry,
             self.settings,
             self.knowledge,
             self.halted if halt_file is not None else None,
+            self._metrics,
         )
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[None] | None = None
@@ -95,6 +101,7 @@ class Runtime:
             interval=self.settings.interval,
             jitter=self.settings.jitter,
             overlap=self.settings.overlap,
+            on_count=self._metrics.tick,
         )
         spawner = trace.get_current_span().get_span_context()
         if spawner.is_valid:

@@ -42,12 +42,14 @@ class Scheduler:
         jitter: float = 0.0,
         overlap: Literal["skip", "queue", "cancel"] = "skip",
         rng: random.Random | None = None,
+        on_count: Callable[[Literal["skipped", "coalesced"], int], None] | None = None,
     ) -> None:
         self._start = start
         self._interval = interval
         self._jitter = jitter
         self._overlap = overlap
         self._rng = rng or random.Random()
+        self._on_count = on_count
         self._pending: dict[str, Trigger] = {}
         self._running: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -65,7 +67,7 @@ class Scheduler:
     def trigger(self, trigger: Trigger) -> None:
         """Ask for a cycle as soon as may be; safe from the loop's own thread only."""
         if self._pending:
-            self.coalesced += 1
+            self._count("coalesced", 1)
         if trigger.reason not in self._pending and len(self._pending) < _MOST_REASONS:
             self._pending[trigger.reason] = trigger
         self._wake.set()
@@ -95,7 +97,7 @@ class Scheduler:
                 if loop.time() >= due + late:
                     # Ticks that were slept through are one tick.
                     behind = max(0, int((loop.time() - due) // self._interval))
-                    self.skipped += behind
+                    self._count("skipped", behind)
                     tick += behind + 1
                     due, late = origin + tick * self._interval, self._lateness()
                     self._tick()
@@ -117,9 +119,17 @@ class Scheduler:
 
     def _tick(self) -> None:
         if self.paused or (self._running is not None and self._overlap == "skip"):
-            self.skipped += 1
+            self._count("skipped", 1)
         else:
             self.trigger(Trigger(reason="interval"))
+
+    def _count(self, result: Literal["skipped", "coalesced"], count: int) -> None:
+        if result == "skipped":
+            self.skipped += count
+        else:
+            self.coalesced += count
+        if self._on_count is not None:
+            self._on_count(result, count)
 
     def _ready(self) -> bool:
         if self.paused or not self._pending or self._stopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import random
 import signal
 import sys
@@ -31,12 +32,13 @@ from mapek_runtime.loop.knowledge_sqlite import SqliteStore
 from mapek_runtime.trace.watching.lag import LoopLag
 
 from .chaos import run_chaos
+from .metrics import Metering, TraceCounter, address_of, open_metrics
 from .nodes import NodeLoops, watching
 from .output import Output
 from .prepare import Prepared
 from .state import halt_file, knowledge_file
 from .summary import Summary
-from .tracing import open_tracing
+from .tracing import Tracing, open_tracing
 
 __all__ = ["Run"]
 
@@ -89,12 +91,24 @@ class Run:
                         )
                     )
             async with AsyncExitStack() as inner:
+                # Closed after the spans are sent, so that the last counts are told too.
+                metering = await inner.enter_async_context(open_metrics(settings))
                 tracing = await inner.enter_async_context(
-                    open_tracing(self.prepared.configuration, instrument=True, console=sys.stderr)
+                    open_tracing(
+                        self.prepared.configuration,
+                        instrument=True,
+                        console=sys.stderr,
+                        spool=True,
+                        meter_provider=metering.provider if metering is not None else None,
+                    )
                 )
+                if metering is not None:
+                    self._measure(metering, tracing)
                 output = self._output = make_output(self)
                 await inner.enter_async_context(_background(output.run(), "output"))
                 await inner.enter_async_context(self._lag)
+                if metering is not None:
+                    await self._serve(inner, metering)
                 await self._run_domains(inner)
                 seconds = self.elapsed()
             # Everything is closed and flushed: only now is the account of the spans final.
@@ -140,6 +154,34 @@ class Run:
         elif self._task is not None:
             # The cycles are over, so it is the closing that lasts too long.
             self._task.cancel()
+
+    def _measure(self, metering: Metering, tracing: Tracing) -> None:
+        traces = TraceCounter()
+        tracing.provider.add_span_processor(traces)
+        metering.observe_spans(tracing.statistics, traces)
+        self._lag.histogram = metering.lag_histogram()
+        self.loops.meter_provider = metering.provider
+
+    async def _serve(self, stack: AsyncExitStack, metering: Metering) -> None:
+        listen = address_of(self.prepared.settings, os.environ)
+        if metering.pages is None or not listen:
+            return
+        # A run that is not to be asked does not load a web server.
+        from mapek_runtime.web import WebServer
+
+        server = await stack.enter_async_context(
+            WebServer(listen, metrics=metering.pages.render, health=self._health)
+        )
+        logger.info("serving /metrics and /health on %s", server.address)
+        self._emit("listening", {"address": server.address})
+
+    def _health(self) -> Mapping[str, Any]:
+        return {
+            "status": "stopping" if self._stop.is_set() else "ok",
+            "uptime_seconds": round(self.elapsed(), 3),
+            "cycles": {node: counts.cycles for node, counts in self.loops.statistics().items()},
+            "loop_lag_ms": self._lag.milliseconds(),
+        }
 
     async def _run_domains(self, stack: AsyncExitStack) -> None:
         settings = self.prepared.settings

@@ -89,13 +89,9 @@ def run(
     ] = False,
     listen: Annotated[
         str | None,
-        typer.Option(
-            "--listen", metavar="HOST:PORT", help="For the page; this version has none and ignores it."
-        ),
+        typer.Option("--listen", metavar="HOST:PORT", help="Serve /metrics and /health there."),
     ] = None,
-    no_web: Annotated[
-        bool, typer.Option("--no-web", help="No page; this version has none in any case.")
-    ] = False,
+    no_web: Annotated[bool, typer.Option("--no-web", help="Serve nothing, whatever is set.")] = False,
     state: StateFolder = None,
 ) -> None:
     """Run the loops: five mesh nodes on loopback, or the node that --config describes."""
@@ -108,15 +104,12 @@ def run(
         "loop.dry_run": (dry_run or None, "--dry-run"),
         "run.duration": (duration, "--duration"),
         "run.json": (as_json or None, "--json"),
+        "web.listen": ("", "--no-web") if no_web else (listen, "--listen"),
     }
     with _refusing():
         prepared = prepare(_sources(config, flags, plugin), os.environ)
     with logging_to_stderr(prepared.settings.log):
         _tell_warnings(prepared.configuration)
-        if listen is not None and not no_web:
-            structlog.get_logger("mapek").warning(
-                "--listen: this version has no page to serve", listen=listen
-            )
         code = _run(prepared)
     raise typer.Exit(code)
 
@@ -277,7 +270,8 @@ def _section(
         value = values
         for step in leaf.path.removeprefix(f"{prefix}." if prefix else "").split("."):
             value = getattr(value, step)
-        shown = "(secret)" if leaf.secret and value else show(value)
+        found = leaf.shown(value)
+        shown = found if leaf.secret else show(found)
         yield leaf.path, shown, configuration.origin(leaf.path)
 
 

@@ -35,11 +35,12 @@ from opentelemetry.semconv.resource import ResourceAttributes
 from mapek_runtime.export import BatchSpanProcessor
 from mapek_runtime.export.console import ConsoleSpanExporter
 from mapek_runtime.export.environment import read_text
+from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.trace import TracerProvider
 from mapek_runtime.trace.sampling import sampler_from_environment
 
+from .exporters import exporter_from_environment
 from .instrument import without_advice
-from .tracing import make_otlp
 
 __all__ = ["MapekConfigurator", "MapekDistro"]
 
@@ -178,10 +179,12 @@ def _make_exporters(names: Sequence[str], arguments: Mapping[type, Mapping[str, 
     made: list[Any] = []
     for name in names:
         match name.lower():
-            case "otlp":
-                made.append(make_otlp(None))
+            case "otlp" | "otlp-sdk" as known:
+                made.append(exporter_from_environment(known, os.environ))
             case "console":
                 made.append(ConsoleSpanExporter())
+            case "memory":
+                made.append(MemorySpanExporter())
             case _:
                 # Any other is a synchronous one: the batch task gives it a thread.
                 kind = _load("opentelemetry_traces_exporter", name)

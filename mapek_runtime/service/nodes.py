@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from opentelemetry.metrics import MeterProvider
+
 from mapek_runtime.config import LoopSettings
 from mapek_runtime.errors import MapekError
 from mapek_runtime.loop import Cycle, Knowledge, Runtime, RuntimeStatistics
@@ -40,6 +42,8 @@ class NodeLoops:
         self._knowledge = knowledge
         self._halt_file = halt_file
         self._on_cycle = on_cycle
+        self.meter_provider: MeterProvider | None = None
+        """Where the metrics of loops that start from now on go; None: to the global one."""
         self._running: dict[str, Runtime] = {}
         self._past: dict[str, Counter[str]] = {}
         self._ending = False
@@ -110,6 +114,7 @@ class NodeLoops:
             settings=self._settings,
             halt_file=self._halt_file,
             on_cycle=self._on_cycle,
+            meter_provider=self.meter_provider,
         )
         self._running[node_id] = runtime
         try:

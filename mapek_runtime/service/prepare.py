@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,6 +15,8 @@ from mapek_runtime.errors import MapekError, PluginConflict
 from mapek_runtime.loop import Domain, NamesNodes, Registry
 
 from .discovery import DOMAINS, PLUGINS, PluginSource, find_domain, find_plugin, installed
+from .exporters import make_exporters
+from .spooling import spool_folder
 from .state import state_folder
 
 __all__ = ["Prepared", "prepare", "problems"]
@@ -76,9 +79,13 @@ def problems(sources: Sources, environ: Mapping[str, str]) -> tuple[Prepared | N
         # What did not load has a section too: without it every key there would be called unknown.
         return None, found
     try:
-        return _assemble(sources, environ, domains, plugins), []
+        prepared = _assemble(sources, environ, domains, plugins)
+        # What a run would find only when it has begun: certificates, packages, folders.
+        make_exporters(prepared.settings.export, sys.stderr)
+        spool_folder(prepared.configuration, environ, by_default=True)
     except MapekError as error:
         return None, [error]
+    return prepared, []
 
 
 def _assemble(

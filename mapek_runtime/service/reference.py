@@ -34,7 +34,12 @@ A value is taken from the first of these that has it: a flag of `mapek run`, the
   with `parentbased_` before it, or what another package provides. With `jaeger_remote`,
   `OTEL_TRACES_SAMPLER_ARG` is `endpoint=http://localhost:5778,pollingIntervalMs=60000,initialSamplingRate=0.001`;
   the server is asked over HTTP. `xray` is not supported and counts as unset, with a warning.
-* Headers, certificates and compression of the export are `OTEL_EXPORTER_OTLP_*`.
+* `OTEL_TRACES_EXPORTER` is a list of `otlp`, `otlp-sdk`, `console` and `memory`, or `none`, in any case;
+  what else it names is ignored, with a warning. `OTEL_EXPORTER_OTLP_PROTOCOL` is `http/protobuf` or
+  `grpc`; `http/json` warns, and `http/protobuf` is used.
+* Headers, certificates, compression and timeout of the export are `OTEL_EXPORTER_OTLP_*`. The timeout is
+  in milliseconds, as specified, for `otlp-sdk` too, which by itself would read seconds. A collector in
+  `export.copies` is not sent these headers; it has its own.
 """
 
 

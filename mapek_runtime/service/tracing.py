@@ -10,13 +10,16 @@ import atexit
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import anyio
 from opentelemetry import trace as trace_api
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace.sampling import Sampler
 
@@ -28,19 +31,21 @@ from mapek_runtime.config import (
     decode,
     read_sources,
 )
-from mapek_runtime.export import BatchSpanProcessor, OTLPSpanExporter
+from mapek_runtime.export import BatchSpanProcessor
 from mapek_runtime.export.account import Statistics
-from mapek_runtime.export.console import ConsoleSpanExporter
-from mapek_runtime.export.memory import MemorySpanExporter
+from mapek_runtime.export.loop_end import when_loop_ends
 from mapek_runtime.trace import LiveSpans, TracerProvider, use_provider
 from mapek_runtime.trace.leaving import install_leaving
 from mapek_runtime.trace.sampling import CycleSampler
 from mapek_runtime.trace.sampling.hold import Holds
 
+from .exporters import make_exporters, make_processor
 from .polling import polling
 from .sampling import make_sampler
+from .signals import Ending
+from .spooling import with_spools
 
-__all__ = ["Tracing", "make_otlp", "make_tracing", "open_tracing", "tracing"]
+__all__ = ["Tracing", "make_tracing", "open_tracing", "tracing"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +61,12 @@ class Tracing:
 
     provider: TracerProvider
     processor: BatchSpanProcessor | None
-    exporter: object | None
+    exporters: tuple[object, ...]
+
+    @property
+    def exporter(self) -> object | None:
+        """The first of the exporters; None where nothing is exported."""
+        return self.exporters[0] if self.exporters else None
 
     def statistics(self) -> Statistics:
         """Every term of the law; all zero where nothing is exported."""
@@ -70,6 +80,7 @@ async def tracing(
     config: Path | str | None = None,
     instrument: bool = False,
     attributes: Mapping[str, str] | None = None,
+    handle_signals: bool = True,
 ) -> AsyncIterator[TracerProvider]:
     """A provider set up from `OTEL_*`, `MAPEK_*` and, if given, a configuration file.
 
@@ -80,6 +91,10 @@ async def tracing(
     there is none yet. On exit what has ended is sent and everything closed, within
     `export.shutdown` seconds. `instrument` switches on the instrumentation of aiohttp and httpx,
     `attributes` are added to the resource. Raises `ConfigError`.
+
+    SIGTERM cancels the task that entered the block, unless the program has a handler of its own or
+    says `handle_signals=False`: what has ended is sent, and then the process ends by the signal. After
+    SIGTERM or SIGINT the spans of tasks that `asyncio.run` cancels at its end are sent too.
     """
     sources = await asyncio.to_thread(
         read_sources,
@@ -91,7 +106,9 @@ async def tracing(
     configuration = decode(sources, strict=False)
     for warning in configuration.warnings:
         logger.warning("%s", warning)
-    async with open_tracing(configuration, instrument=instrument, attributes=attributes) as opened:
+    async with open_tracing(
+        configuration, instrument=instrument, attributes=attributes, handle_signals=handle_signals
+    ) as opened:
         yield opened.provider
 
 
@@ -102,8 +119,15 @@ async def open_tracing(
     instrument: bool,
     attributes: Mapping[str, str] | None = None,
     console: TextIO | None = None,
+    handle_signals: bool = True,
+    meter_provider: MeterProvider | None = None,
+    spool: bool = False,
 ) -> AsyncIterator[Tracing]:
-    """The same from a configuration that was read already; the console exporter writes to `console`."""
+    """The same from a configuration that was read already; the console exporter writes to `console`.
+
+    `spool` says whether there is one where `spool.enabled` is unset.
+    What provider and processor measure of themselves goes to `meter_provider`, else to the global one.
+    """
     settings = configuration.settings
     # In a thread: the SDK asks its resource detectors in threads and waits for them.
     resource = await asyncio.to_thread(
@@ -113,12 +137,12 @@ async def open_tracing(
     head = await asyncio.to_thread(make_sampler, settings.sampler, resource)
     sampler, holds = _deciding(settings.cycles, head)
     # Closed below, on the loop; the exit handler would come too late for it.
-    provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
-    exporter = None
+    provider = TracerProvider(sampler, resource, shutdown_on_exit=False, meter_provider=meter_provider)
+    exporters: tuple[Any, ...] = ()
     if not provider._disabled:
         # In a thread, because an exporter reads certificates and the version of this package.
-        exporter = await asyncio.to_thread(_make_exporter, settings.export, console or sys.stdout)
-    opened = _joined(provider, exporter, settings.export, holds)
+        exporters = await asyncio.to_thread(_exporters, configuration, console, spool=spool)
+    opened = _joined(provider, exporters, settings.export, holds, meter_provider)
     with ExitStack() as stack:
         if holds is not None:
             stack.callback(install_leaving())
@@ -130,11 +154,26 @@ async def open_tracing(
             from .instrument import instrumented
 
             stack.enter_context(instrumented(provider))
+        ending = stack.enter_context(Ending(handle=handle_signals))
         try:
             async with polling(head), _watching(settings.watch, provider):
                 yield opened
         finally:
-            await provider.ashutdown(settings.export.shutdown)
+            ending.hold()
+            # A scope of anyio that is cancelled would interrupt this again and again.
+            with anyio.CancelScope(shield=True):
+                await _close(provider, settings.export.shutdown, with_loop=ending.told)
+
+
+async def _close(provider: TracerProvider, limit: float, *, with_loop: bool) -> None:
+    """Send what has ended and close; with the loop where other tasks are still to be cancelled."""
+    if not with_loop:
+        await provider.ashutdown(limit)
+        return
+    start = time.monotonic()
+    await provider.aforce_flush(limit)
+    left = max(0.0, limit - (time.monotonic() - start))
+    await when_loop_ends(lambda: provider.ashutdown(left))
 
 
 def make_tracing(configuration: Configuration, *, console: TextIO | None = None) -> Tracing:
@@ -147,8 +186,8 @@ def make_tracing(configuration: Configuration, *, console: TextIO | None = None)
     resource = Resource.create({SERVICE_NAME: settings.service_name})
     sampler, holds = _deciding(settings.cycles, make_sampler(settings.sampler, resource))
     provider = TracerProvider(sampler, resource)
-    exporter = None if provider._disabled else _make_exporter(settings.export, console or sys.stdout)
-    made = _joined(provider, exporter, settings.export, holds)
+    exporters = () if provider._disabled else _exporters(configuration, console, spool=False)
+    made = _joined(provider, exporters, settings.export, holds)
     if holds is not None:
         install_leaving()
     if made.processor is not None:
@@ -182,53 +221,20 @@ async def _watching(settings: WatchSettings, provider: TracerProvider) -> AsyncI
         yield
 
 
+def _exporters(configuration: Configuration, console: TextIO | None, *, spool: bool) -> tuple[Any, ...]:
+    exporters = make_exporters(configuration.settings.export, console or sys.stdout)
+    return with_spools(exporters, configuration, os.environ, by_default=spool)
+
+
 def _joined(
-    provider: TracerProvider, exporter: Any, settings: ExportSettings, holds: Holds | None
+    provider: TracerProvider,
+    exporters: tuple[Any, ...],
+    settings: ExportSettings,
+    holds: Holds | None,
+    meter_provider: MeterProvider | None = None,
 ) -> Tracing:
     processor = None
-    if exporter is not None:
-        processor = _make_processor(exporter, settings, holds)
+    if exporters:
+        processor = make_processor(exporters, settings, holds, meter_provider)
         provider.add_span_processor(processor)
-    return Tracing(provider, processor, exporter)
-
-
-def _make_processor(exporter: Any, settings: ExportSettings, holds: Holds | None) -> BatchSpanProcessor:
-    return BatchSpanProcessor(
-        exporter,
-        holds=holds,
-        max_queue_size=settings.queue_size,
-        schedule_delay_millis=None if settings.delay is None else settings.delay * 1000,
-        max_export_batch_size=settings.batch_size,
-        export_timeout_millis=None if settings.timeout is None else settings.timeout * 1000,
-    )
-
-
-def _make_exporter(settings: ExportSettings, console: TextIO) -> Any:
-    match settings.exporter:
-        case "none":
-            return None
-        case "console":
-            return ConsoleSpanExporter(console)
-        case "memory":
-            return MemorySpanExporter()
-        case "auto" if not settings.endpoint:
-            return MemorySpanExporter()
-        case _:
-            return make_otlp(settings.endpoint or None)
-
-
-def make_otlp(endpoint: str | None) -> Any:
-    """The exporter of `OTEL_EXPORTER_OTLP_PROTOCOL`: ours over HTTP, the SDK's over gRPC."""
-    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    protocol = next((os.environ[name].strip().lower() for name in names if os.environ.get(name)), "")
-    if protocol == "grpc":
-        # The SDK's exporter, in the one worker thread that the batch task gives a synchronous one.
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
-
-        return Grpc()
-    if protocol not in {"", "http/protobuf"}:
-        logger.warning(
-            "OTEL_EXPORTER_OTLP_PROTOCOL is %r; it must be http/protobuf or grpc; using http/protobuf",
-            protocol,
-        )
-    return OTLPSpanExporter(endpoint=endpoint)
+    return Tracing(provider, processor, exporters)

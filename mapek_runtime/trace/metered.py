@@ -1,23 +1,26 @@
 """A tracer that counts: how many spans were started, and how many are open (`otel.sdk.span.*`).
 
-As in the SDK this is off unless `OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED` is true. Then every start
-is decided in `place`, where it is counted; a tracer that does not count pays nothing for it.
+As in the SDK this is off unless `OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED` is true, because to count a
+span costs several times what a span costs: every start is decided in `place`, where it is counted. A
+tracer that does not count pays nothing for it. The counts are read when somebody collects.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace as trace_api
-from opentelemetry.metrics import get_meter_provider
+from opentelemetry.metrics import MeterProvider, Observation
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationInfo, InstrumentationScope
 
 from .identity import SAMPLED
+from .meters import PerMeterProvider
 from .pipeline import Pipeline
+from .ring import Tally
 from .span import Span
 from .tracer import Tracer
 
@@ -36,6 +39,57 @@ def tracer_class() -> type[Tracer]:
     return MeteredTracer if os.environ.get(SWITCH, "").strip().lower() == "true" else Tracer
 
 
+class _Counts:
+    """The counts of all tracers of one meter provider; raised in any thread without a lock."""
+
+    def __init__(self, meter_provider: MeterProvider) -> None:
+        self._started: dict[tuple[str, str], Tally] = {}
+        self._open: dict[str, tuple[Tally, Tally]] = {}
+        meter = meter_provider.get_meter("opentelemetry-sdk")
+        meter.create_observable_counter(
+            "otel.sdk.span.started",
+            [lambda _options: self._read_started()],
+            unit="{span}",
+            description="The number of created spans.",
+        )
+        meter.create_observable_up_down_counter(
+            "otel.sdk.span.live",
+            [lambda _options: self._read_live()],
+            unit="{span}",
+            description="The number of created spans with `recording=true` for which the end operation "
+            "has not been called yet.",
+        )
+
+    def start(self, origin: str, result: str, *, recorded: bool) -> None:
+        """A span was started."""
+        tally = self._started.get((origin, result))
+        if tally is None:
+            tally = self._started.setdefault((origin, result), Tally())
+        tally.add()
+        if recorded:
+            self._recorded(result)[0].add()
+
+    def end(self, result: str) -> None:
+        """A span that is recorded has ended."""
+        self._recorded(result)[1].add()
+
+    def _recorded(self, result: str) -> tuple[Tally, Tally]:
+        return self._open.get(result) or self._open.setdefault(result, (Tally(), Tally()))
+
+    def _read_started(self) -> Iterator[Observation]:
+        for (origin, result), tally in tuple(self._started.items()):
+            yield Observation(tally.read(), {ORIGIN: origin, RESULT: result})
+
+    def _read_live(self) -> Iterator[Observation]:
+        for result, (started, ended) in tuple(self._open.items()):
+            # In this order: a span that ends between the two looks is still open, and none is twice.
+            gone = ended.read()
+            yield Observation(started.read() - gone, {RESULT: result})
+
+
+_counts = PerMeterProvider(_Counts)
+
+
 class MeteredTracer(Tracer):
     """Makes spans and counts them."""
 
@@ -43,13 +97,7 @@ class MeteredTracer(Tracer):
         self, provider: TracerProvider, info: InstrumentationInfo, scope: InstrumentationScope
     ) -> None:
         super().__init__(provider, info, scope)
-        meter = (provider._meter_provider or get_meter_provider()).get_meter("opentelemetry-sdk")
-        self._started = meter.create_counter(
-            "otel.sdk.span.started", unit="{span}", description="Spans started, recorded or not."
-        )
-        self._live = meter.create_up_down_counter(
-            "otel.sdk.span.live", unit="{span}", description="Recorded spans that have not ended."
-        )
+        self._counts = _counts.of(provider._meter_provider)
         self.pipeline: Any = _CountedPipeline(provider._pipeline, self._end)
 
     def _set_tracer_config(self, tracer_config: sdk._TracerConfig) -> None:
@@ -64,14 +112,11 @@ class MeteredTracer(Tracer):
         placed = super().place(span, current)
         if self._tracer_config.is_enabled:
             given = current if options is None or options.context is None else options.context
-            result = _result_of(placed)
-            self._started.add(1, {ORIGIN: _origin_of(given), RESULT: result})
-            if type(placed) is Span:
-                self._live.add(1, {RESULT: result})
+            self._counts.start(_origin_of(given), _result_of(placed), recorded=type(placed) is Span)
         return placed
 
     def _end(self, span: Span) -> None:
-        self._live.add(-1, {RESULT: _result_of(span)})
+        self._counts.end(_result_of(span))
 
 
 class _CountedPipeline:

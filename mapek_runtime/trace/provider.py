@@ -106,10 +106,12 @@ class TracerProvider(sdk.TracerProvider):
     async def ashutdown(self, timeout: float = 30.0) -> bool:
         """Flush and close every processor within `timeout` seconds; False when it did not suffice."""
         done = await self._each("shutdown", timeout)
+        closed = self._active_span_processor
         # Nothing is left for the exit handler to do.
         self._active_span_processor = sdk.SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
-        self._pipeline.follow(self._active_span_processor)
         self.shutdown()
+        # Spans that were open still end: whoever counts spans counts these, as too late.
+        self._active_span_processor = closed
         return done
 
     async def _each(self, what: str, timeout: float) -> bool:

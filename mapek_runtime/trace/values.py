@@ -46,7 +46,7 @@ MOST_ITEMS = 65_536
 """Items kept of one value, those inside others counted: a range may be endless, a list hold itself."""
 MOST_IN_ARRAY = 1024
 """Items of the largest array that is recorded with its items."""
-DEEPEST = 32
+DEEPEST = 31
 """Sequences and mappings inside one another; what lies deeper is recorded as an ellipsis."""
 MOST_WARNED = 1024
 """Keys that are remembered because their warning was given. A program with more makes keys from data."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,27 @@ def test_using_the_loop_loads_no_transport_and_no_domain() -> None:
     )
 
     assert {name for name in loaded.split() if name.partition(".")[0] in HEAVY} == set()
+
+
+def test_the_processor_works_behind_the_stock_sdk_and_loads_nothing_else_of_ours() -> None:
+    program = """
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from mapek_runtime import BatchSpanProcessor
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.get_tracer("t").start_span("one").end()
+    provider.shutdown()
+    assert [span.name for span in exporter.get_finished_spans()] == ["one"]
+    print(*sys.modules)
+    """
+    loaded = set(run(textwrap.dedent(program)).split())
+
+    assert {name for name in loaded if name.partition(".")[0] in HEAVY} == set()
+    assert {
+        name for name in loaded if name.startswith(("mapek_runtime.service", "mapek_runtime.loop"))
+    } == set()
 
 
 def test_the_tools_for_plugin_authors_work_without_pytest() -> None:

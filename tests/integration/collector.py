@@ -1,10 +1,15 @@
-"""A collector that follows a script, on a real socket, and the exporter pointed at it."""
+"""A collector that follows a script, on a real socket, and the exporter pointed at it.
+
+A reply of the script is what is written, or None for a hang-up, or `b""` for an answer that never
+comes, or a scene: a coroutine function that plays with the connection, which is closed afterwards.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +21,25 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from mapek_runtime.export.otlp_http import OTLPSpanExporter
+from mapek_runtime.export.otlp.http_exporter import OTLPSpanExporter
 from mapek_runtime.export.retry import Backoff
 from mapek_runtime.trace import TracerProvider
 
-__all__ = ["OK", "QUICK", "RESOURCE", "Collector", "answer", "collector", "end_spans", "exporter"]
+__all__ = [
+    "OK",
+    "QUICK",
+    "RESOURCE",
+    "Collector",
+    "Reply",
+    "Scene",
+    "answer",
+    "collector",
+    "end_spans",
+    "exporter",
+]
+
+Scene = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Reply = bytes | Scene | None
 
 RESOURCE = Resource({"service.name": "test"})
 QUICK = Backoff(initial=0.01, maximum=0.02)
@@ -34,9 +53,12 @@ def answer(status: int, *headers: str, body: bytes = b"", kind: str = "applicati
 
 @dataclass
 class Collector:
-    """Answers from its script, then with 200; None is a hang-up, "" an answer that never comes."""
+    """Answers from its script, and with `then` when that is over; or only plays `greeting`."""
 
-    script: list[bytes | None] = field(default_factory=list)
+    script: list[Reply] = field(default_factory=list)
+    then: Reply = OK
+    greeting: Scene | None = None
+    """What happens on every connection before anything is read."""
     url: str = ""
     heads: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -46,7 +68,7 @@ class Collector:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while True:
+            while self.greeting is None:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 length = next(
                     int(line[15:])
@@ -56,15 +78,22 @@ class Collector:
                 self.bodies.append(await reader.readexactly(length))
                 self.heads.append(head)
                 self.times.append(time.monotonic())
-                reply = self.script.pop(0) if self.script else OK
+                reply = self.script.pop(0) if self.script else self.then
                 if reply is None:
-                    return
-                if reply:
-                    writer.write(reply)
-        except (asyncio.IncompleteReadError, ConnectionError):
+                    return None
+                if callable(reply):
+                    return await reply(reader, writer)
+                writer.write(reply)
+            await self.greeting(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
         finally:
             writer.close()
+
+    @property
+    def attempts(self) -> int:
+        """How often somebody tried: a request each, or a connection that did not come to one."""
+        return max(self.connections, len(self.bodies))
 
     @property
     def names(self) -> list[str]:
@@ -80,8 +109,15 @@ class Collector:
 
 
 @asynccontextmanager
-async def collector(*script: bytes | None) -> AsyncIterator[Collector]:
-    told = Collector(list(script))
+async def collector(
+    *script: Reply,
+    then: Reply = OK,
+    greeting: Scene | None = None,
+    tls: ssl.SSLContext | None = None,
+    path: str | None = None,
+) -> AsyncIterator[Collector]:
+    """A collector on a free port, or on the Unix socket `path`."""
+    told = Collector(list(script), then, greeting)
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,8 +126,13 @@ async def collector(*script: bytes | None) -> AsyncIterator[Collector]:
         tasks.add(task)
         await told.serve(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    told.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
+    if path is not None:
+        server = await asyncio.start_unix_server(serve, path)
+        told.url = f"unix://{path}"
+    else:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        scheme = "http" if tls is None else "https"
+        told.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
     try:
         yield told
     finally:

@@ -22,10 +22,10 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace.export import BatchSpanProcessor as StockProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from mapek_runtime.errors import ConfigError, TransportError, TransportRejected
+from mapek_runtime.errors import TransportError, TransportRejected
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
-from mapek_runtime.export.otlp_http import MAX_RESPONSE_BYTES, OTLPSpanExporter
+from mapek_runtime.export.otlp.http_exporter import OTLPSpanExporter
 from mapek_runtime.trace import TracerProvider
 from tests.integration.collector import RESOURCE, Collector, answer, collector, end_spans, exporter
 
@@ -69,51 +69,6 @@ async def test_gzip(size: int) -> None:
         assert gzip.decompress(there.bodies[0]) == b"x" * size
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_these_answers_are_tried_again(status: int) -> None:
-    async with collector(answer(status), answer(status)) as there, exporter(there.url) as sender:
-        await sender.send(b"body", 1)
-
-        assert there.bodies == [b"body"] * 3
-
-
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 408, 413, 500, 501])
-async def test_these_answers_are_final(status: int) -> None:
-    async with collector(answer(status, "Location: /elsewhere")) as there, exporter(there.url) as sender:
-        with pytest.raises(TransportError, match=str(status)) as caught:
-            await sender.send(b"body", 1)
-
-        assert len(there.bodies) == 1
-        assert not caught.value.retryable
-        assert caught.value.error_type == str(status)
-
-
-async def test_a_hang_up_is_tried_again() -> None:
-    async with collector(None, None) as there, exporter(there.url) as sender:
-        await sender.send(b"body", 1)
-
-        assert len(there.bodies) == 3
-
-
-async def test_a_refused_connection_is_tried_until_the_deadline() -> None:
-    async with collector() as there:
-        url = there.url
-    async with exporter(url, timeout=0.2) as sender:
-        start = time.monotonic()
-        with pytest.raises(TransportError, match="ClientConnectorError"):
-            await sender.send(b"body", 1)
-
-        assert time.monotonic() - start < 2
-
-
-async def test_an_answer_that_never_comes_ends_at_the_deadline() -> None:
-    async with collector(b"") as there, exporter(there.url, timeout=0.1) as sender:
-        with pytest.raises(TransportError, match=r"no answer within 0\.1 s") as caught:
-            await sender.send(b"body", 1)
-
-        assert caught.value.error_type == "timeout"
-
-
 def in_seconds() -> str:
     return "1"
 
@@ -129,15 +84,6 @@ async def test_the_collector_says_when_to_come_back(form: Callable[[], str]) -> 
         await sender.send(b"body", 1)
 
         assert 0.9 <= there.times[1] - there.times[0] <= 2.5
-
-
-async def test_a_retry_after_the_deadline_is_not_waited_for() -> None:
-    async with collector(answer(429, "Retry-After: 3600")) as there, exporter(there.url) as sender:
-        async with asyncio.timeout(5):
-            with pytest.raises(TransportError, match="429"):
-                await sender.send(b"body", 1)
-
-        assert len(there.bodies) == 1
 
 
 def partial(rejected: int, message: str) -> bytes:
@@ -166,34 +112,6 @@ async def test_partial_success_in_json_is_understood() -> None:
             await sender.send(b"body", 3)
 
         assert caught.value.rejected_spans == 2
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        answer(200, body=partial(0, "hello")),
-        answer(200, body=b"\xff\xff\xff"),
-        answer(200, body=b"{", kind="application/json"),
-        answer(200, body=b"<html>", kind="text/html"),
-    ],
-    ids=["only a message", "broken protobuf", "broken json", "a web page"],
-)
-async def test_any_other_answer_with_200_is_a_success(reply: bytes) -> None:
-    async with collector(reply) as there, exporter(there.url) as sender:
-        await sender.send(b"body", 1)
-
-        assert len(there.bodies) == 1
-
-
-async def test_an_answer_beyond_all_measure_is_final() -> None:
-    async with (
-        collector(answer(200, body=b"x" * (MAX_RESPONSE_BYTES + 1))) as there,
-        exporter(there.url) as sender,
-    ):
-        with pytest.raises(TransportError, match="over the limit") as caught:
-            await sender.send(b"body", 1)
-
-        assert not caught.value.retryable
 
 
 async def test_a_shutdown_interrupts_the_retries() -> None:
@@ -312,7 +230,7 @@ async def test_what_is_left_at_the_end_of_the_program_is_sent(host: str) -> None
 import asyncio, sys
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from mapek_runtime.export.batch import BatchSpanProcessor
-from mapek_runtime.export.otlp_http import OTLPSpanExporter
+from mapek_runtime.export.otlp.http_exporter import OTLPSpanExporter
 from mapek_runtime.trace import TracerProvider
 provider = TracerProvider(ALWAYS_ON, shutdown_on_exit=False)
 exporter = OTLPSpanExporter(sys.argv[1], compression="gzip")
@@ -339,34 +257,6 @@ tracer.start_span("outside").end()
         assert (process.returncode, errors) == (0, b"")
         # At least once: a request that was on its way when the loop ended is sent again.
         assert set(there.names) == {*(str(number) for number in range(100)), "outside"}
-
-
-def test_signal_specific_variables_win(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://general:1/base/")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a=general,bad")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "50")
-    assert OTLPSpanExporter().endpoint == "http://general:1/base/v1/traces"
-    assert "milliseconds" in caplog.text
-    assert "OTEL_EXPORTER_OTLP_HEADERS: entry 2" in caplog.text
-
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:2")
-    assert OTLPSpanExporter().endpoint == "http://traces:2"
-    assert OTLPSpanExporter("http://argument:3/x").endpoint == "http://argument:3/x"
-
-
-@pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://x/", "http://", "http://user:hunter2@[bad"])
-def test_an_endpoint_that_cannot_be_read_is_refused_without_repeating_it(endpoint: str) -> None:
-    with pytest.raises(ConfigError, match="http://host:4318/v1/traces") as caught:
-        OTLPSpanExporter(endpoint)
-
-    assert "hunter2" not in str(caught.value)
-
-
-def test_tls_files_that_cannot_be_used_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"missing\.pem"):
-        OTLPSpanExporter("https://host/v1/traces", certificate_file="missing.pem")
 
 
 def test_behind_the_processor_of_the_sdk_it_fails_loudly(

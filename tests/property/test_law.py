@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,12 +25,14 @@ from opentelemetry.trace import StatusCode, set_span_in_context
 from mapek_runtime.errors import TransportError, TransportRejected
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
+from mapek_runtime.export.retry import Backoff
+from mapek_runtime.export.spool import SpooledExporter
 from mapek_runtime.trace import TracerProvider
 
 RESOURCE = Resource({"service.name": "test"})
 QUEUE = 24
 BATCH = 5
-AT_ONCE = 32 + 1
+AT_ONCE = 48 + 1
 """Batches that one exporter may have in flight, and the one in the making."""
 
 
@@ -45,7 +48,7 @@ class Moody:
         if self.mood == "hangs":
             await asyncio.get_running_loop().create_future()
         if self.mood == "fails":
-            raise TransportError("no", error_type="503")
+            raise TransportError("no", retryable=True, error_type="503")
         if self.mood == "breaks":
             raise ZeroDivisionError
         refused = min(2, count) if self.mood == "refuses" else 0
@@ -64,6 +67,10 @@ class Law(RuleBasedStateMachine):
         super().__init__()
         logging.disable(logging.CRITICAL)
         self.memory = MemorySpanExporter(capacity=100_000)
+        self.loop = asyncio.new_event_loop()
+        self.begin()
+
+    def begin(self) -> None:
         self.processor = BatchSpanProcessor(
             *self.exporters(),
             max_queue_size=QUEUE,
@@ -74,7 +81,6 @@ class Law(RuleBasedStateMachine):
         self.provider = TracerProvider(ALWAYS_ON, RESOURCE, shutdown_on_exit=False)
         self.provider.add_span_processor(self.processor)
         self.tracer = self.provider.get_tracer("law")
-        self.loop = asyncio.new_event_loop()
         self.ended = 0
         self.stopped = False
 
@@ -156,6 +162,11 @@ class Law(RuleBasedStateMachine):
             await asyncio.gather(*tasks, return_exceptions=True)
 
         self.loop.run_until_complete(end())
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.close_the_loop_and_nothing_else()
+
+    @rule()
+    def close_the_loop_and_nothing_else(self) -> None:
         self.loop.close()
         self.loop = asyncio.new_event_loop()
 
@@ -183,6 +194,7 @@ class Law(RuleBasedStateMachine):
             assert sink.balanced, sink
             assert sink.exported <= statistics.exported or len(statistics.sinks) > 1
             assert sink.accepted <= statistics.ended
+            assert min(sink.queued, sink.in_flight, sink.exported, sink.spooled) >= 0
         self.what_is_exported_arrived()
 
     def what_is_exported_arrived(self) -> None:
@@ -194,7 +206,8 @@ class Law(RuleBasedStateMachine):
         self.end_the_loop_as_asyncio_run_does()
         self.loop.close()
         statistics = self.processor.statistics()
-        assert statistics.ended == statistics.exported + sum(statistics.dropped.values())
+        assert statistics.balanced
+        assert statistics.held == statistics.queued == statistics.in_flight == 0
         logging.disable(logging.NOTSET)
 
 
@@ -225,6 +238,51 @@ class LawOfSeveral(Law):
             assert sink.exported <= statistics.exported
 
 
+class LawOfSpool(Law):
+    """A collector that comes and goes, with a spool that outlives the process."""
+
+    def __init__(self) -> None:
+        # A process that is given no time to close its spool may still be in it.
+        self.folder = TemporaryDirectory(ignore_cleanup_errors=True)
+        self.moody = Moody()
+        super().__init__()
+
+    def exporters(self) -> list[Any]:
+        return [SpooledExporter(self.moody, self.folder.name, backoff=Backoff(initial=0.001, maximum=0.002))]
+
+    @rule(mood=st.sampled_from(["takes", "hangs", "fails", "breaks", "refuses"]))
+    def change_the_mood(self, mood: str) -> None:
+        self.moody.mood = mood
+
+    @rule()
+    def wait_a_little(self) -> None:
+        self.loop.run_until_complete(asyncio.sleep(0.02))
+
+    @precondition(lambda self: self.stopped)
+    @rule()
+    def start_the_next_process(self) -> None:
+        left = self.processor.statistics()
+        self.moody.taken = 0
+        self.begin()
+
+        async def body() -> None:
+            self.processor.start()
+            async with asyncio.timeout(5):
+                while self.processor.statistics().recovered < left.spooled:  # noqa: ASYNC110 - it is asked
+                    await asyncio.sleep(0.001)
+
+        self.loop.run_until_complete(body())
+        # More, where a loop stopped between a write, or an answer, and the note that was to be taken of it.
+        assert self.processor.statistics().recovered >= left.spooled
+
+    def what_is_exported_arrived(self) -> None:
+        assert self.processor.statistics().exported <= self.moody.taken
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
 FEW = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -232,6 +290,8 @@ TestLaw = pytest.mark.filterwarnings("error")(Law.TestCase)
 Law.TestCase.settings = FEW
 TestLawOfSeveral = pytest.mark.filterwarnings("error")(LawOfSeveral.TestCase)
 LawOfSeveral.TestCase.settings = FEW
+TestLawOfSpool = pytest.mark.filterwarnings("error")(LawOfSpool.TestCase)
+LawOfSpool.TestCase.settings = settings(FEW, max_examples=20)
 
 
 async def test_what_is_exported_is_what_ended_span_by_span() -> None:

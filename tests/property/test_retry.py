@@ -34,11 +34,20 @@ def test_the_jitter_is_full_and_stays_below_the_ceiling(attempt: int, chance: fl
     assert backoff.ceiling(attempt) == min(30, 2.0 ** min(attempt - 1, 64))
 
 
-@given(attempts, chances, times)
+@given(attempts, chances, st.floats(0, 1e6, exclude_min=True))
 def test_what_the_collector_asks_for_comes_before_our_backoff(
     attempt: int, chance: float, asked: float
 ) -> None:
     assert Backoff().delay(attempt, chance=chance, remaining=1e9, retry_after=asked) == asked
+
+
+@given(attempts, chances)
+def test_a_collector_that_asks_for_no_delay_leaves_ours(attempt: int, chance: float) -> None:
+    backoff = Backoff()
+
+    assert backoff.delay(attempt, chance=chance, remaining=1e9, retry_after=0.0) == backoff.delay(
+        attempt, chance=chance, remaining=1e9
+    )
 
 
 def test_attempts_count_from_one() -> None:

@@ -36,7 +36,7 @@ class Inside:
     @property
     def _worker_thread(self) -> threading.Thread | Ended:
         """The thread in which a synchronous exporter is called, while there is one."""
-        name = f"mapek-{self._processor._sinks[0].name}"
+        name = f"mapek-{self._processor._lanes[0].sink.name}"
         return next((thread for thread in threading.enumerate() if thread.name == name), Ended())
 
     @property

@@ -1,0 +1,125 @@
+"""The HTTP server of the service: its address, and what does not hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+
+from mapek_runtime.errors import ConfigError
+from mapek_runtime.web import PrometheusReader, WebServer
+
+LIMIT = 45.0
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "MAPEK_"))}
+    return {**plain, "XDG_STATE_HOME": str(folder), **more}
+
+
+async def start(folder: Path, *arguments: str, **more: str) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "mapek_runtime.service.cli", "run", "--json", *arguments)
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=environment(folder, **more),
+    )
+
+
+async def address_of(process: asyncio.subprocess.Process, lines: list[dict[str, Any]]) -> str:
+    """Where it listens; what it said before goes to `lines`."""
+    assert process.stdout is not None
+    while True:
+        line = await process.stdout.readline()
+        assert line, await process.communicate()
+        lines.append(json.loads(line))
+        if lines[-1]["event"] == "listening":
+            return str(lines[-1]["address"])
+
+
+async def test_a_port_that_is_taken_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = await start(tmp_path, "--listen", f"127.0.0.1:{port}", "--duration", "5")
+        async with asyncio.timeout(LIMIT):
+            _, err = await process.communicate()
+
+    assert process.returncode == 2, err
+    (line,) = [line for line in err.decode().splitlines() if line.startswith("mapek: ")]
+    assert f"web.listen is '127.0.0.1:{port}', which cannot be listened on" in line
+    assert "in use" in line
+
+
+async def test_without_a_page_no_port_is_opened_and_no_web_server_loaded(tmp_path: Path) -> None:
+    process = await start(
+        tmp_path, "--no-web", "--nodes", "1", "--duration", "1", MAPEK_WEB_LISTEN="127.0.0.1:1"
+    )
+    async with asyncio.timeout(LIMIT):
+        out, err = await process.communicate()
+
+    assert process.returncode == 0, err
+    assert "listening" not in {json.loads(line)["event"] for line in out.splitlines()}
+
+
+async def test_the_exporter_prometheus_has_the_address_of_the_specification(tmp_path: Path) -> None:
+    process = await start(
+        tmp_path, "--nodes", "1", "--duration", "30",
+        OTEL_METRICS_EXPORTER="prometheus", OTEL_EXPORTER_PROMETHEUS_HOST="127.0.0.1",
+        OTEL_EXPORTER_PROMETHEUS_PORT="0",
+    )  # fmt: skip
+    async with asyncio.timeout(LIMIT):
+        url = await address_of(process, [])
+        async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as reply:
+            text = await reply.text()
+        process.terminate()
+        await process.communicate()
+
+    assert process.returncode == 0
+    assert "# TYPE mapek_ticks_total counter" in text
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
+async def test_an_address_of_any_family_is_served(listen: str) -> None:
+    reader = PrometheusReader()
+    MeterProvider([reader])
+    try:
+        async with (
+            WebServer(listen, metrics=reader.render, health=lambda: {"status": "ok"}) as server,
+            aiohttp.ClientSession() as client,
+            client.get(f"{server.address}/health") as reply,
+        ):
+            assert await reply.json() == {"status": "ok"}
+    except ConfigError as error:
+        pytest.skip(f"this machine has no such address: {error}")
+
+
+async def test_a_slow_scrape_holds_up_neither_the_loop_nor_the_end(tmp_path: Path) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def metrics(_accept: str) -> tuple[bytes, str]:
+        asked.set()
+        go.wait(LIMIT)
+        return b"", "text/plain"
+
+    async with asyncio.timeout(LIMIT), aiohttp.ClientSession() as client:
+        async with WebServer("127.0.0.1:0", metrics=metrics, health=lambda: {"status": "ok"}) as server:
+            scrape = asyncio.create_task(client.get(f"{server.address}/metrics"))
+            await asyncio.to_thread(asked.wait, LIMIT)
+            async with client.get(f"{server.address}/health") as reply:
+                assert reply.status == 200
+        go.set()
+        with pytest.raises(aiohttp.ClientError):
+            await scrape
