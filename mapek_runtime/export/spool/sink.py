@@ -15,8 +15,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
-from typing import TypeVar
-
 from mapek_runtime.errors import SpoolError
 from mapek_runtime.export.account import Fate, Outcome, Place
 from mapek_runtime.export.lane import Lane
@@ -39,8 +37,6 @@ FINISH_LIMIT = 1.0
 """Seconds that a write that has begun may still take when whoever waited for it is cancelled."""
 LOOK_EVERY = 60.0
 """Seconds between two looks for what is too old, or was left by a process that has ended since."""
-
-Result = TypeVar("Result")
 
 
 class SpoolSink(Sink):
@@ -83,7 +79,7 @@ class SpoolSink(Sink):
         """Send the batch, or spool it; None when it is on disk."""
         why = "the shutdown is near" if self._hurried else "it did not answer before"
         if not (self.is_away or self._hurried):
-            attempt = await self._try_once(batch.payload, batch.count)
+            attempt = await self._try_once(batch.payload, batch.count, fresh=True)
             if not attempt.may_pass:
                 self._tell(attempt)
                 return attempt.outcome
@@ -105,18 +101,16 @@ class SpoolSink(Sink):
             if not limit.expired():
                 limit.reschedule(now)
 
-    async def _try_once(self, payload: bytes, count: int) -> Attempt:
+    async def _try_once(self, payload: bytes, count: int, *, fresh: bool) -> Attempt:
         attempt = await self._try(self._once(payload, count), count)
         if attempt.may_pass:
-            self._away(attempt.retry_after)
+            # Fresh batches that failed together are one failure: the collector was asked once.
+            self._failures = max(1, self._failures) if fresh else self._failures + 1
+            wait = self._random.random() * self._backoff.ceiling(self._failures)
+            self._not_before = asyncio.get_running_loop().time() + (attempt.retry_after or wait)
         else:
             self._here_again()
         return attempt
-
-    def _away(self, retry_after: float | None) -> None:
-        self._failures += 1
-        wait = retry_after or self._random.random() * self._backoff.ceiling(self._failures)
-        self._not_before = asyncio.get_running_loop().time() + wait
 
     def _here_again(self) -> None:
         if self._failures:
@@ -269,13 +263,14 @@ class SpoolSink(Sink):
             # Should the disk have lost what nobody told us of, it is lost here too.
             self._lose([Lost(self._stock.spans, "spool_damaged")] if self._stock.spans else [], lane)
             self._ask_again_if_empty()
+            await asyncio.sleep(LET_FRESH_PASS)
             return 0
         if self._hand is None or self._hand[0] is not record:
             self._hand = (record, self._stock.claim(record.count))
         fates = self._replayed = self._hand[1]
         for fate in fates:
             lane.move(fate, Place.SPOOLED, Place.IN_FLIGHT)
-        attempt = await self._try_once(record.payload, record.count)
+        attempt = await self._try_once(record.payload, record.count, fresh=False)
         if self._attendant is not me:
             return 0
         self._hand, self._replayed = None, []
