@@ -15,6 +15,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
+
 from mapek_runtime.errors import SpoolError
 from mapek_runtime.export.account import Fate, Outcome, Place
 from mapek_runtime.export.lane import Lane
