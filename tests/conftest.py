@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 from opentelemetry import trace
+
+from mapek_runtime.export.encode import salvage
+from mapek_runtime.export.otlp import http_answer, options
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("without deadline", deadline=None)
@@ -40,6 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_finish() -> None:
+    """Keep what thousands of collected tests are made of out of each `gc.collect()` of a test."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = metafunc.definition.get_closest_marker("every_loop")
     if marked and "anyio_backend" in metafunc.fixturenames:
@@ -64,6 +74,20 @@ def blocking_is_an_error(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with blockbuster_ctx(["mapek_runtime", "mapek_domains"]):
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_warning_was_just_given() -> None:
+    """What warns at most every ten seconds in a process does so in each test."""
+    for module in (salvage, http_answer, options):
+        module._notices._last.clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage_is_collected_where_it_was_made() -> Iterator[None]:
+    """A warning of what a file has left behind fails a test of that file, and not one of another."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ and then goes to the ring or is `sampled_out`; the sampler's holds count these.
 from __future__ import annotations
 
 import enum
-import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -123,8 +122,16 @@ class Fate:
         self.best: Outcome | None = None
         """The outcome, so far, of the exporter that took most."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than one exporter has, or had, to do with these spans."""
+        return self.best is not None or sum(self.lanes) > 1
+
     def split(self, count: int) -> Fate:
-        """Keep the first `count` spans; gives the fate of the others, which has been the same so far."""
+        """Keep the first `count` spans; gives the fate of the others, which has been the same so far.
+
+        Only while one exporter knows of it: for another the batch is still whole.
+        """
         rest = Fate(self.count - count, self.place)
         rest.lanes = list(self.lanes)
         self.count = count
@@ -134,8 +141,8 @@ class Fate:
 class Account:
     """The account of a processor and of its sinks.
 
-    A change is a few additions under a lock that is taken once a batch or slice, so that a reader in
-    another thread never sees half of it. `holds` are those of the sampler in front.
+    A change is a few additions under the ring's lock, which is taken once a batch or slice, so that a
+    reader in another thread never sees half of it. `holds` are those of the sampler in front.
     """
 
     def __init__(self, ring: Ring, holds: Holds | None = None) -> None:
@@ -144,9 +151,8 @@ class Account:
         self.clear()
 
     def clear(self) -> None:
-        """Forget every count, as in the child of a fork."""
-        # A span may end inside the garbage collector, in the thread that holds it, and be refused.
-        self._lock = threading.RLock()
+        """Forget every count, as in the child of a fork, after the ring did."""
+        self._lock = self._ring.lock
         self.recovered = 0
         self.exported = 0
         self.refused = 0
@@ -156,7 +162,7 @@ class Account:
     @property
     def unsent(self) -> int:
         """How many spans were dropped or spooled instead of being delivered."""
-        return sum(self.dropped.values()) + self._places[Place.SPOOLED]
+        return self._ring.dropped + sum(self.dropped.values()) + self._places[Place.SPOOLED]
 
     # What happens to spans that no batch has yet
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import threading
 import time
@@ -26,6 +27,7 @@ from mapek_runtime.trace.span import Span
 
 from .account import Account, Statistics
 from .drain import DrainLoop
+from .elsewhere import do_elsewhere, do_elsewhere_and_block, loop_here
 from .exits import at_exit, at_exit_of_child, not_at_exit
 from .kinds import Exporter, name_sinks
 from .lane import Lane
@@ -34,6 +36,7 @@ from .metrics import observe
 from .notice import Notices
 from .outbox import Outbox
 from .pace import read_pace
+from .sink import close_sinks
 from .task import BatchTask
 
 __all__ = ["BatchSpanProcessor"]
@@ -49,6 +52,10 @@ CLOSE_LIMIT = 0.1
 INLINE_PAUSE = 5.0
 """Seconds without another inline export after one that failed: the program is not to stand still
 for a collector that is away."""
+
+
+Work = Callable[[float], Coroutine[Any, Any, bool]]
+"""What is to be done on the batch task's loop within so many seconds."""
 
 
 class BatchSpanProcessor(SpanProcessor):
@@ -82,7 +89,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._exporters = exporters
         self._export_timeout = pace.export_timeout
         self._notices = Notices(logger)
-        self._ring = Ring(pace.capacity, self._on_due)
+        self._ring = Ring(pace.capacity, self._on_due, self._on_held)
         self._ring.arm(0)
         self._holds = holds
         self._account = Account(self._ring, holds)
@@ -103,6 +110,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._append: Callable[[ReadableSpan], None] = self._ring.append
         self._task: BatchTask | None = None
         self._closing: asyncio.Task[bool] | None = None
+        self._starting = threading.RLock()
         self._inline = threading.Lock()
         self._inline_from = 0.0
         self._told: set[str] = set()
@@ -140,12 +148,12 @@ class BatchSpanProcessor(SpanProcessor):
         timeout = self._export_timeout if timeout_millis is None else timeout_millis / 1000
         if self._stopped:
             return False
-        if _loop_here() is not None:
+        if loop_here() is not None:
             self._tell_once("force_flush", "aforce_flush")
             self._task_here().press()
             now = self._account.statistics({})
             return now.queued + now.in_flight == 0
-        return self._from_outside(lambda: self.aforce_flush(timeout), timeout)
+        return self._from_outside(self.aforce_flush, timeout)
 
     def shutdown(self, timeout_millis: int | None = None) -> None:
         """Send what is left and close the exporters, within the timeout (5 s unless given).
@@ -154,21 +162,22 @@ class BatchSpanProcessor(SpanProcessor):
         `await ashutdown()`.
         """
         timeout = SHUTDOWN_LIMIT if timeout_millis is None else timeout_millis / 1000
-        if self._closed or self._closing is not None:
+        if self._closed or not (self._closing is None or self._closing.done()):
             return
-        loop = _loop_here()
+        loop = loop_here()
         if loop is not None:
             self._tell_once("shutdown", "ashutdown")
             self._refuse_more()
             self._closing = loop.create_task(self.ashutdown(timeout), context=contextvars.Context())
             return
-        self._from_outside(lambda: self.ashutdown(timeout), timeout)
+        self._from_outside(self.ashutdown, timeout)
 
     # The asyncio interface
 
     def start(self) -> None:
         """Start the batch task on the running loop, instead of when the first span ends there."""
-        self._task_here()
+        if not self._stopped:
+            self._task_here()
 
     async def aforce_flush(self, timeout: float | None = None) -> bool:
         """Send what has ended so far; the loop keeps running.
@@ -179,10 +188,11 @@ class BatchSpanProcessor(SpanProcessor):
         if self._stopped:
             return False
         limit = self._export_timeout if timeout is None else timeout
-        task = self._task
-        if task is not None and task.is_alive and task.loop is not asyncio.get_running_loop():
-            return await _elsewhere(self.aforce_flush(limit), task.loop, limit)
-        return await self._task_here().flush(asyncio.get_running_loop().time() + limit)
+        deadline = asyncio.get_running_loop().time() + limit
+        done = await self._elsewhere(self.aforce_flush, deadline)
+        if done is not None or self._stopped:
+            return done is True
+        return await self._task_here().flush(deadline)
 
     async def ashutdown(self, timeout: float | None = None) -> bool:
         """Send what is left and close the exporters; the loop keeps running.
@@ -193,17 +203,22 @@ class BatchSpanProcessor(SpanProcessor):
         if self._closed:
             return True
         limit = SHUTDOWN_LIMIT if timeout is None else timeout
-        task = self._task
         loop = asyncio.get_running_loop()
-        if task is not None and task.is_alive and task.loop is not loop:
-            return await _elsewhere(self.ashutdown(limit), task.loop, limit)
         deadline = loop.time() + limit
+        done = await self._elsewhere(self.ashutdown, deadline)
+        if done is not None or self._closed:
+            return done is not False
         self._refuse_more()
         task = self._task_here()
         # What can be put on disk is not sent any more when time is nearly over.
         hurry = loop.call_at(deadline - min(HURRY, limit / 2), self._hurry)
         try:
             delivered = await task.flush(deadline)
+            if not delivered and task.has_ended_with(loop) and not self._closed:
+                # The loop is near its end, and so was the task; what it left has its time all the same.
+                await task.stop()
+                task = self._task_here()
+                delivered = await task.flush(deadline)
         finally:
             hurry.cancel()
         await task.stop()
@@ -215,7 +230,7 @@ class BatchSpanProcessor(SpanProcessor):
             )
         self._closed = True
         not_at_exit(self._at_exit)
-        await self._close_sinks(max(CLOSE_LIMIT, deadline - loop.time()))
+        await close_sinks([lane.sink for lane in self._lanes], max(CLOSE_LIMIT, deadline - loop.time()))
         return delivered and not given_up
 
     def statistics(self) -> Statistics:
@@ -229,7 +244,7 @@ class BatchSpanProcessor(SpanProcessor):
         task = self._task
         if task is not None and task.is_alive:
             task.wake()
-        elif (loop := _loop_here()) is not None:
+        elif (loop := loop_here()) is not None:
             if task is None or not task.has_ended_with(loop):
                 self._task_here()
         else:
@@ -237,8 +252,20 @@ class BatchSpanProcessor(SpanProcessor):
             if len(self._ring) >= self._ring.capacity:
                 self._export_inline()
 
+    def _on_held(self) -> None:
+        """The ring fills, and a batch task has said that it need not hear of it."""
+        task = self._task
+        if task is None or not task.is_alive:
+            # Its loop stopped before it could take that back.
+            self._on_due()
+
     def _task_here(self) -> BatchTask:
         """The batch task; a new one on the running loop when there is none that can work."""
+        # Spans may end on two loops in two threads at once.
+        with self._starting:
+            return self._start_task()
+
+    def _start_task(self) -> BatchTask:
         task = self._task
         if task is not None:
             if task.is_alive:
@@ -250,7 +277,9 @@ class BatchSpanProcessor(SpanProcessor):
         self._ring.disarm()
         task = self._task = BatchTask(self._outbox, self._lanes, self._pace, loop)
         # Born in an empty context, or everything it does would belong to whatever span is open now.
-        handle = loop.create_task(task.run(), name="mapek-batch", context=contextvars.Context())
+        # (Not as an argument, which task factories from before Python 3.11 do not know.)
+        handle = contextvars.Context().run(loop.create_task, task.run())
+        handle.set_name("mapek-batch")
         handle.add_done_callback(self._report, context=contextvars.Context())
         outlive(handle)
         task.own(handle)
@@ -261,30 +290,38 @@ class BatchSpanProcessor(SpanProcessor):
             said = "the batch task failed; the next span starts another"
             self._notices.warn("failed", said, level=logging.ERROR, error=error)
 
-    def _from_outside(self, work: Callable[[], Coroutine[Any, Any, bool]], timeout: float) -> bool:
+    async def _elsewhere(self, work: Work, deadline: float) -> bool | None:
+        """Do `work` on the batch task's loop while it lives on another; None when it does not."""
+        here = asyncio.get_running_loop()
+        while (task := self._task) is not None and task.is_alive and task.loop is not here:
+            left = max(0.0, deadline - here.time())
+            done = await do_elsewhere(task.loop, functools.partial(work, left), left)
+            if done is not None:
+                return done
+        return None
+
+    def _from_outside(self, work: Work, timeout: float) -> bool:
         """Do `work` from a thread without a loop: on the batch task's loop, or on a private one."""
-        task = self._task
-        if task is not None and task.is_alive:
-            future = asyncio.run_coroutine_threadsafe(work(), task.loop)
-            try:
-                # The work has its own deadline; a loop that is blocked has none.
-                return future.result(timeout + 1.0)
-            except (TimeoutError, asyncio.CancelledError):
-                future.cancel()
-                return False
-        if not self._inline.acquire(timeout=timeout):
+        deadline = time.monotonic() + timeout
+        while (task := self._task) is not None and task.is_alive:
+            left = max(0.0, deadline - time.monotonic())
+            done = do_elsewhere_and_block(task.loop, functools.partial(work, left), left)
+            if done is not None:
+                return done
+        left = max(0.0, deadline - time.monotonic())
+        if not self._inline.acquire(timeout=left):
             return False
         try:
-            return contextvars.Context().run(self._drain, work)
+            return contextvars.Context().run(self._drain, work, left)
         finally:
             self._inline.release()
 
-    def _drain(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+    def _drain(self, work: Work, timeout: float) -> bool:
         loop = DrainLoop()
 
         async def drain() -> bool:
-            done = await work()
-            if self._task is not None:
+            done = await work(timeout)
+            if self._task is not None and self._task.loop is loop:
                 await self._task.stop()
             return done
 
@@ -301,7 +338,7 @@ class BatchSpanProcessor(SpanProcessor):
             self._outbox.tell_overflow()
             return
         self._inline.release()
-        if not self._from_outside(lambda: self.aforce_flush(self._export_timeout), self._export_timeout):
+        if not self._from_outside(self.aforce_flush, self._export_timeout):
             self._inline_from = time.monotonic() + INLINE_PAUSE
 
     def _hurry(self) -> None:
@@ -315,17 +352,6 @@ class BatchSpanProcessor(SpanProcessor):
         for lane in self._lanes:
             lane.abandon(reason)
         return self._account.unsent - before
-
-    async def _close_sinks(self, limit: float) -> None:
-        try:
-            async with asyncio.timeout(limit):
-                for lane in self._lanes:
-                    try:
-                        await lane.sink.aclose()
-                    except Exception:
-                        logger.warning("%s could not be closed", lane.sink.name, exc_info=True)
-        except TimeoutError:
-            self._notices.warn("close", "exporters were not closed within %.1f s", limit)
 
     def _refuse_more(self) -> None:
         if self._holds is not None:
@@ -352,7 +378,8 @@ class BatchSpanProcessor(SpanProcessor):
             return
         self._closing = None
         left = self.statistics()
-        if left.held + left.queued + left.in_flight:
+        # A shutdown that was begun on a loop that ended before it is finished here.
+        if self._stopped or left.held + left.queued + left.in_flight:
             self.shutdown()
 
     def _after_fork(self) -> None:
@@ -363,24 +390,8 @@ class BatchSpanProcessor(SpanProcessor):
         self._outbox.clear()
         self._task = None
         self._closing = None
+        self._starting = threading.RLock()
         self._inline = threading.Lock()
         for lane in self._lanes:
             lane.after_fork()
         at_exit_of_child(self._at_exit)
-
-
-def _loop_here() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-async def _elsewhere(work: Coroutine[Any, Any, bool], loop: asyncio.AbstractEventLoop, limit: float) -> bool:
-    """Await `work` on the loop of another thread, which may be held up."""
-    future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
-    try:
-        async with asyncio.timeout(limit + CLOSE_LIMIT):
-            return await future
-    except TimeoutError:
-        return False

@@ -63,6 +63,7 @@ class Lane:
 
     def put(self, batch: Batch) -> None:
         """Add a batch that the account knows of; the oldest ones go when there are too many."""
+        batch = batch.part(takes_bytes=self.sink.takes_bytes)
         self._waiting.append(batch)
         self._weigh(batch, 1)
         while (self._spans > self._capacity or self._bytes > MOST_BYTES) and len(self._waiting) > 1:

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from mapek_runtime.trace.forks import follow_forks
+
 __all__ = ["Notices"]
 
 
@@ -24,7 +26,12 @@ class Notices:
         self._clock = clock
         self._last: dict[str, float] = {}
         self._missed: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._unlock()
+        follow_forks(self._unlock)
+
+    def _unlock(self) -> None:
+        # Nobody lets go of it in the child of a fork, and a signal handler may warn in its own thread.
+        self._lock = threading.RLock()
 
     def warn(
         self,
@@ -45,5 +52,7 @@ class Notices:
                 return
             self._last[subject] = now
             self._missed[subject] = 0
-        said = f"{message} (%d since the last line about this)"
-        self._logger.log(level, said, *details, total, exc_info=error)
+        if total > 1 or (total and last is not None):
+            since = "" if last is None else " since the last such line"
+            message, details = f"{message} (count %d{since})", (*details, total)
+        self._logger.log(level, message, *details, exc_info=error)

@@ -37,6 +37,22 @@ class Batch:
         self.spans = spans
         self.fate = Fate(count)
 
+    def part(self, *, takes_bytes: bool) -> Batch:
+        """What one exporter needs of it, with the same fate.
+
+        So that the spans, some ten times as large, need not wait with the bytes for a slow collector.
+        """
+        if not (self.payload and self.spans):
+            return self
+        part = Batch(
+            self.start,
+            self.count,
+            self.payload if takes_bytes else b"",
+            () if takes_bytes else self.spans,
+        )
+        part.fate = self.fate
+        return part
+
 
 class Outbox:
     """Takes spans from the ring and makes batches of them."""

@@ -82,7 +82,8 @@ def read_pace(
         size=size,
         most=most,
         at_once=max_concurrency or DEFAULT_CONCURRENCY,
-        most_at_once=max_concurrency or FULL_CONCURRENCY,
+        # Whoever sets a size does not expect many times as much to be in flight.
+        most_at_once=max_concurrency or (FULL_CONCURRENCY if ahead > capacity else DEFAULT_CONCURRENCY),
     )
 
 

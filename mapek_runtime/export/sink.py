@@ -9,7 +9,8 @@ in one worker thread. Whatever an exporter does, `attempt` ends within the expor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
@@ -32,8 +33,15 @@ __all__ = [
     "SUPPRESS",
     "Sink",
     "SpanSink",
+    "close_sinks",
     "require_asyncio",
 ]
+
+
+logger = logging.getLogger(__name__)
+
+CANCELLED = "cancelled"
+"""The reason where something that the exporter waited for was cancelled."""
 
 
 class ByteExporter(Protocol):
@@ -85,6 +93,10 @@ class Sink:
     async def attempt(self, batch: Batch, lane: Lane) -> Outcome | None:
         """Hand over a batch of `lane`; gives what became of it, None when the lane was told already."""
         attempt = await self._try(self._send(batch), batch.count)
+        if attempt.outcome.reason == CANCELLED:
+            # `asyncio.run` cancels every task at its end, and with them those in which an exporter
+            # looks up a name or connects. What is begun after that is left alone.
+            attempt = await self._try(self._send(batch), batch.count)
         self._tell(attempt)
         return attempt.outcome
 
@@ -108,8 +120,13 @@ class Sink:
             status = error.status_code
             passing = error.retryable or error.error_type == "timeout"
             attempt = Attempt(Outcome(0, count, error.error_type), str(error), passing, error.retry_after)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Nobody cancelled us: something that the exporter waited for was, as when its channel closed.
+            attempt = Attempt(Outcome(0, count, CANCELLED), "it cancelled itself", may_pass=True)
         except TimeoutError:
-            why = f"no answer within {self._timeout:g} s"
+            why = f"no answer within {clock() - started:.3g} s"
             attempt = Attempt(Outcome(0, count, "timeout"), why, may_pass=True)
         except Exception as error:  # noqa: BLE001 - faults of an exporter end here, counted and told
             attempt = Attempt(Outcome(0, count, type(error).__name__), type(error).__name__)
@@ -169,6 +186,23 @@ class SpanSink(Sink):
 
     async def _send(self, batch: Batch) -> None:
         await self.exporter.export(batch.spans)
+
+
+async def close_sinks(sinks: Iterable[Sink], limit: float) -> None:
+    """Close them all for good, at once, so that one that hangs keeps no other from it."""
+    try:
+        async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
+            for sink in sinks:
+                group.create_task(_close(sink))
+    except TimeoutError:
+        logger.warning("exporters were not closed within %.1f s", limit)
+
+
+async def _close(sink: Sink) -> None:
+    try:
+        await sink.aclose()
+    except Exception:
+        logger.warning("%s could not be closed", sink.name, exc_info=True)
 
 
 def require_asyncio(exporter: object) -> None:

@@ -11,12 +11,14 @@ in that; then what is in flight has a moment to arrive, and the rest waits for a
 from __future__ import annotations
 
 import asyncio
-import threading
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from opentelemetry.context import attach, set_value
 
+from .account import Outcome
+from .elsewhere import loop_here
 from .lane import Lane
 from .loop_end import outlive, when_loop_ends
 from .outbox import Batch, Outbox
@@ -24,6 +26,8 @@ from .pace import Pace
 from .sink import SUPPRESS
 
 __all__ = ["BatchTask"]
+
+logger = logging.getLogger(__name__)
 
 CALM_SLICE = 0.001
 FULL_SLICE = 0.005
@@ -44,7 +48,6 @@ class BatchTask:
         self, outbox: Outbox, lanes: Sequence[Lane], pace: Pace, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.loop = loop
-        self._thread = threading.get_ident()
         self._outbox = outbox
         self._ring = outbox.ring
         self._lanes = lanes
@@ -84,7 +87,8 @@ class BatchTask:
 
     def wake(self) -> None:
         """There is something to do; from any thread."""
-        if threading.get_ident() == self._thread:
+        # Not by the thread: a loop may run in another one than the one it was made in.
+        if loop_here() is self.loop:
             self._release_waiter()
             return
         try:
@@ -125,6 +129,8 @@ class BatchTask:
 
     def retire(self) -> None:
         """Another task takes over; what this one had in flight goes back to the lanes."""
+        if self._over:
+            return  # who took over has the lanes now
         self._over = True
         for lane in self._lanes:
             lane.give_back(self)
@@ -133,6 +139,8 @@ class BatchTask:
 
     async def run(self) -> None:
         """Export until cancelled."""
+        if self._over:
+            return
         # Our own requests must not become spans.
         attach(set_value(SUPPRESS, True))
         self._until = self.loop.time() + self._pace.delay
@@ -140,7 +148,7 @@ class BatchTask:
         try:
             async with asyncio.TaskGroup() as self._group:
                 for lane in self._lanes:
-                    self._start(lane.sink.attend(lane))
+                    self._start(self._attend(lane))
                 self._launch()
                 while not self._over:
                     await self._turn()
@@ -250,12 +258,23 @@ class BatchTask:
     async def _send(self, lane: Lane, batch: Batch | None) -> None:
         """Send a batch, and then what waits in the lane: so a slot loses no turn between two requests."""
         while batch is not None:
-            outcome = await lane.sink.attempt(batch, lane)
+            try:
+                outcome = await lane.sink.attempt(batch, lane)
+            except Exception as error:
+                # A fault in one sink is not to end the task for all.
+                logger.exception("%s: %d spans dropped", lane.sink.name, batch.count)
+                outcome = Outcome(0, batch.count, type(error).__name__)
             if outcome is not None and not lane.settle(batch, self, outcome):
                 return
             batch = None if self._over or self._ending else lane.take(self)
             self._outbox.tell_overflow()
             self._progress()
+
+    async def _attend(self, lane: Lane) -> None:
+        try:
+            await lane.sink.attend(lane)
+        except Exception:
+            logger.exception("%s: it is not attended any more", lane.sink.name)
 
     async def _watch(self, holds: Callable[[], bool], deadline: float) -> bool:
         """Wait until something holds; False when it does not by the deadline, or when the task is over."""
@@ -304,7 +323,7 @@ class BatchTask:
                 watcher.set_result(None)
 
     async def _let_go(self) -> None:
-        if asyncio._get_running_loop() is not self.loop:
+        if loop_here() is not self.loop:
             return  # collected with a loop that was abandoned; nothing can be awaited any more
         try:
             async with asyncio.timeout(RELEASE_LIMIT):

@@ -62,6 +62,8 @@ class Worker:
             raise
         finally:
             job.claim.acquire(blocking=False)
+            # Nobody is to miss an error that comes when nobody waits for it any more.
+            job.result.cancel()
         return result
 
     async def end(self, last: Callable[[], Any]) -> None:
@@ -99,7 +101,8 @@ class WorkerSink(SpanSink):
         # The SDK's own processor gives a list: exporters in the field may count on one.
         result = await self._worker.call(lambda: self.exporter.export(list(batch.spans)))
         if result is not SpanExportResult.SUCCESS:
-            raise TransportError(f"the exporter answered {result!r}", error_type="failure")
+            answer = getattr(result, "name", repr(result))
+            raise TransportError(f"the exporter answered {answer}", error_type="failure")
 
     async def aclose(self) -> None:
         """Shut the exporter down, beside an export that still goes on: that is what ends it early."""
@@ -126,10 +129,18 @@ class _Job:
         if not self.claim.acquire(blocking=False):
             return
         self.running = True
+        value: Any = None
+        error: Exception | None = None
         try:
-            value, error = self.function(), None
+            value = self.function()
         except Exception as raised:  # noqa: BLE001 - is raised where the result is awaited
-            value, error = None, raised
+            error = raised
+        except BaseException as raised:  # noqa: BLE001 - an exit is the program's, not the exporter's
+            error = RuntimeError(f"the call raised {raised!r}")
+            error.__cause__ = raised
+        finally:
+            # What it holds, a batch of spans, is not to stay until the next call.
+            self.function = _done
         self.running = False
         try:
             self.loop.call_soon_threadsafe(self._resolve, value, error)
@@ -143,6 +154,10 @@ class _Job:
             self.result.set_result(value)
         else:
             self.result.set_exception(error)
+
+
+def _done() -> None:
+    """The call was made."""
 
 
 def _work(jobs: queue.SimpleQueue[_Job | None]) -> None:

@@ -88,6 +88,7 @@ class Runtime:
         self._task: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._last: Cycle | None = None
+        self._heard = 0.0
         self._counts = dict.fromkeys(RuntimeStatistics._fields, 0)
 
     # Lifetime
@@ -107,6 +108,7 @@ class Runtime:
         if spawner.is_valid:
             # The first cycle is linked to where the loop was started, each later one to the one before.
             self._runner.previous = spawner
+        self._heard = asyncio.get_running_loop().time()
         # Owned by this block; born in an empty context, or every cycle would inherit what is open here.
         self._task = asyncio.get_running_loop().create_task(
             self._scheduler.run(), name=f"mapek {self.node_id}", context=contextvars.Context()
@@ -169,6 +171,7 @@ class Runtime:
 
     def resume(self) -> None:
         """Start cycles again."""
+        self._heard = asyncio.get_running_loop().time()
         self._started().resume()
 
     async def wait(self, *, cycles: int = 1) -> Cycle:
@@ -197,6 +200,14 @@ class Runtime:
             return None
         except OSError as error:
             return f"{self._halt_file} cannot be read ({error}); the loop stays careful"
+
+    def silence(self) -> float | None:
+        """Seconds since a cycle last ended, or since the start; None when the loop runs no more."""
+        if self._scheduler is None or self._scheduler.paused:
+            return 0.0
+        if self._task is None or self._task.done():
+            return None
+        return asyncio.get_running_loop().time() - self._heard
 
     def statistics(self) -> RuntimeStatistics:
         """What happened so far."""
@@ -231,6 +242,7 @@ class Runtime:
             raise
         finally:
             counts["cycles"] += 1
+            self._heard = asyncio.get_running_loop().time()
             self._last = self._runner.latest
             self._wake()
         counts["failed"] += not cycle.success

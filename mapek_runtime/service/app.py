@@ -7,7 +7,6 @@ import contextvars
 import logging
 import os
 import random
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -32,11 +31,13 @@ from mapek_runtime.loop.knowledge_sqlite import SqliteStore
 from mapek_runtime.trace.watching.lag import LoopLag
 
 from .chaos import run_chaos
+from .exporters import describe_exporters
 from .metrics import Metering, TraceCounter, address_of, open_metrics
 from .nodes import NodeLoops, watching
 from .output import Output
 from .prepare import Prepared
 from .state import halt_file, knowledge_file
+from .stop import Stop
 from .summary import Summary
 from .tracing import Tracing, open_tracing
 
@@ -67,21 +68,19 @@ class Run:
         self._reports: Sequence[FaultReport] = ()
         self._lag = LoopLag()
         self._started = 0.0
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._task: asyncio.Task[Any] | None = None
+        self._closing_since: float | None = None
+        self._stop = Stop()
 
     async def run(self, make_output: Callable[[Run], Output]) -> Summary:
-        """Run until a signal, or until `run.duration` is over; then finish, flush and sum up.
+        """Run until it is told to stop, or until `run.duration` is over; then finish, flush and sum up.
 
         Raises `ConfigError`, `PluginError`, `EngineUnavailable` or `KnowledgeError` when it cannot
         start; whatever fails while running is raised as it is.
         """
         settings = self.prepared.settings
         self._started = asyncio.get_running_loop().time()
-        self._task = asyncio.current_task()
         async with AsyncExitStack() as outer:
-            outer.enter_context(_Signals(self.stop))
+            outer.enter_context(self._stop)
             if settings.knowledge.store != "memory":
                 self._folder = self.prepared.state
                 if self.prepared.demonstration and settings.knowledge.store == "auto":
@@ -92,7 +91,7 @@ class Run:
                     )
             async with AsyncExitStack() as inner:
                 # Closed after the spans are sent, so that the last counts are told too.
-                metering = await inner.enter_async_context(open_metrics(settings))
+                metering = await inner.enter_async_context(open_metrics(settings, self._time_to_close))
                 tracing = await inner.enter_async_context(
                     open_tracing(
                         self.prepared.configuration,
@@ -102,6 +101,8 @@ class Run:
                         meter_provider=metering.provider if metering is not None else None,
                     )
                 )
+                inner.callback(self._begin_to_close)
+                logger.info("spans go to %s", describe_exporters(tracing.exporters))
                 if metering is not None:
                     self._measure(metering, tracing)
                 output = self._output = make_output(self)
@@ -144,16 +145,16 @@ class Run:
         return self._lag.milliseconds()
 
     def stop(self) -> None:
-        """End the run in an orderly way; a second call cancels what the first one still waits for."""
-        if not self._stop.is_set():
-            logger.info("stopping: the running cycles are finished first")
-            self._stop.set()
-        elif not self._hurry.is_set():
-            logger.info("stopping at once: the running cycles are cancelled")
-            self._hurry.set()
-        elif self._task is not None:
-            # The cycles are over, so it is the closing that lasts too long.
-            self._task.cancel()
+        """End the run in an orderly way; what a second and a third call do, `Stop` says."""
+        self._stop.tell()
+
+    def _begin_to_close(self) -> None:
+        self._closing_since = self.elapsed()
+
+    def _time_to_close(self) -> float:
+        """Seconds left of `export.shutdown`, which is for spans and metrics together."""
+        limit = self.prepared.settings.export.shutdown
+        return limit if self._closing_since is None else limit - (self.elapsed() - self._closing_since)
 
     def _measure(self, metering: Metering, tracing: Tracing) -> None:
         traces = TraceCounter()
@@ -176,8 +177,11 @@ class Run:
         self._emit("listening", {"address": server.address})
 
     def _health(self) -> Mapping[str, Any]:
+        faults = {} if self._stop.asked.is_set() else self.loops.faults()
+        status = "failing" if faults else "stopping" if self._stop.asked.is_set() else "ok"
         return {
-            "status": "stopping" if self._stop.is_set() else "ok",
+            "status": status,
+            "faults": faults,
             "uptime_seconds": round(self.elapsed(), 3),
             "cycles": {node: counts.cycles for node, counts in self.loops.statistics().items()},
             "loop_lag_ms": self._lag.milliseconds(),
@@ -227,8 +231,8 @@ class Run:
                     )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(settings.run.duration):
-                        await self._stop.wait()
-                self._stop.set()
+                        await self._stop.asked.wait()
+                self._stop.asked.set()
                 await self._finish_cycles()
                 # Before the faults in force are cleared: that would look like a repair.
                 self._reports = [each.report() for each in injectors]
@@ -237,12 +241,12 @@ class Run:
 
     async def _finish_cycles(self) -> None:
         stopping = asyncio.create_task(self.loops.stop(), name="stop", context=contextvars.Context())
-        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        hurry = asyncio.create_task(self._stop.hurried.wait(), name="hurry")
         try:
             await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
         finally:
             hurry.cancel()
-            self._hurry.set()
+            self._stop.hurried.set()
             # Without effect when it is done; else the running cycles are cancelled and say so.
             stopping.cancel()
             await asyncio.wait((stopping,))
@@ -297,25 +301,3 @@ async def _background(work: Any, name: str) -> AsyncIterator[None]:
             yield
         finally:
             task.cancel()
-
-
-class _Signals:
-    """Calls `on_signal` for each SIGINT and SIGTERM inside the block."""
-
-    def __init__(self, on_signal: Callable[[], None]) -> None:
-        self._on_signal = on_signal
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.getsignal(number)
-            # Not on every platform, and only in the main thread: elsewhere whoever embeds us stops us.
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                self._loop.add_signal_handler(number, self._on_signal)
-                self._before[number] = before
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, before)

@@ -35,6 +35,7 @@ from .sampling import describe_sampler
 from .state import halt as halt_loops
 from .state import halt_file, state_folder
 from .state import resume as resume_loops
+from .streams import open_missing_streams
 
 __all__ = ["app", "main"]
 
@@ -191,6 +192,7 @@ def resume(config: ConfigFile = None, state: StateFolder = None) -> None:
 
 def main() -> None:
     """The console script `mapek`."""
+    open_missing_streams()
     with _refusing(exit_now=True):
         app(prog_name="mapek")
 

@@ -41,6 +41,7 @@ from mapek_runtime.trace.sampling import sampler_from_environment
 
 from .exporters import exporter_from_environment
 from .instrument import without_advice
+from .signals import stand_in
 
 __all__ = ["MapekConfigurator", "MapekDistro"]
 
@@ -220,7 +221,7 @@ def _wait_on_sigterm() -> None:
     """Send what has ended before a SIGTERM that nobody handles takes effect.
 
     By default the signal ends the process without any exit handler. A program that installs a
-    handler of its own replaces this one.
+    handler of its own replaces this one, and so does a `tracing()` block while it is open.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -228,6 +229,7 @@ def _wait_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, _on_sigterm)
 
 
+@stand_in
 def _on_sigterm(number: int, _frame: object) -> None:
     # A second one takes effect at once.
     signal.signal(number, signal.SIG_DFL)

@@ -26,9 +26,10 @@ from mapek_runtime.export.otlp.options import (
     read_timeout,
     read_tls_files,
 )
+from mapek_runtime.export.spool import SpooledExporter
 from mapek_runtime.trace.sampling.hold import Holds
 
-__all__ = ["exporter_from_environment", "make_exporters", "make_processor"]
+__all__ = ["describe_exporters", "exporter_from_environment", "make_exporters", "make_processor"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,11 @@ def make_processor(
     )
 
 
+def describe_exporters(exporters: tuple[Any, ...]) -> str:
+    """Where they send, for a log line; without secrets."""
+    return " and ".join(map(_describe, exporters)) or "nobody"
+
+
 def exporter_from_environment(name: Literal["otlp", "otlp-sdk"], environ: Mapping[str, str]) -> Any:
     """The exporter as `OTEL_EXPORTER_OTLP_*` alone describe it; what is wrong there is logged."""
     about = {key: text for key, text in environ.items() if key.startswith("OTEL_EXPORTER_OTLP_")}
@@ -106,6 +112,22 @@ def _make(name: str, settings: ExportSettings, console: TextIO | None) -> Any:
             return _make_sdk(settings.protocol, _endpoint(settings))
         case _:
             return _make_otlp(settings.protocol, _endpoint(settings), None, "export.endpoint")
+
+
+def _describe(exporter: Any) -> str:
+    match exporter:
+        case SpooledExporter():
+            return f"{_describe(exporter.exporter)} (while it is away: {exporter.spool.directory})"
+        case MemorySpanExporter():
+            return "the memory of this process"
+        case ConsoleSpanExporter():
+            return "the console"
+        case _:
+            # The SDK's keep it to themselves.
+            endpoint = getattr(exporter, "endpoint", None) or getattr(exporter, "_endpoint", "")
+            kind = type(exporter)
+            whose = "opentelemetry's " if kind.__module__.startswith("opentelemetry.") else ""
+            return f"{without_secrets(str(endpoint))} by {whose}{kind.__name__}"
 
 
 def _endpoint(settings: ExportSettings) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,7 +80,11 @@ class LiveView:
         self._events.append(f"{self._watched.elapsed():8.2f}  {describe_event(name, fields)}")
 
     async def run(self) -> None:
-        """Draw until cancelled."""
+        """Draw until cancelled, or until the terminal is gone: the loops run with or without one."""
+        with suppress(OSError):
+            await self._run()
+
+    async def _run(self) -> None:
         self._live.start()
         try:
             while True:
@@ -91,8 +96,9 @@ class LiveView:
 
     async def finish(self, summary: Summary) -> None:
         """Leave the last events and the summary on the terminal."""
-        for line in (*self._events, *summary.lines()):
-            self._console.print(line, markup=False, highlight=False)
+        with suppress(OSError):
+            for line in (*self._events, *summary.lines()):
+                self._console.print(line, markup=False, highlight=False)
 
     def _draw(self, picture: Picture) -> None:
         self._live.update(draw(picture), refresh=True)

@@ -22,6 +22,9 @@ from mapek_runtime.trace.logs import current_ids
 
 __all__ = ["add_trace_ids", "logging_to_stderr"]
 
+_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Without local variables, which structlog shows by default: headers and settings are among them."""
+
 
 def add_trace_ids(
     _logger: Any, _method: str, event: structlog.typing.EventDict
@@ -46,9 +49,13 @@ def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     ending: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     handler = _Rendering(queue.SimpleQueue())
     handler.setFormatter(

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ logger = logging.getLogger(__name__)
 METER = "mapek_runtime"
 LAGS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _MOST_MISSED = 100
+_LEAST = 0.1
+"""Seconds that the last metrics have in any case: spans that could not be sent may have used up the rest."""
+_SLACK = 0.05
+"""Seconds more for the SDK, which waits as long as it may and then has things to close."""
 _TRACES, _METRICS = "/v1/traces", "/v1/metrics"
 
 
@@ -127,9 +132,12 @@ class Metering:
 
 
 @asynccontextmanager
-async def open_metrics(settings: Settings) -> AsyncIterator[Metering | None]:
+async def open_metrics(
+    settings: Settings, time_left: Callable[[], float] | None = None
+) -> AsyncIterator[Metering | None]:
     """The meters of a run, None where metrics go nowhere; what was counted last is sent on exit.
 
+    `time_left` is asked then how many seconds it may take; unset: those of `export.shutdown`.
     It becomes OpenTelemetry's global meter provider where there is none yet, so that what plugins and
     instrumentations measure is shown too.
     """
@@ -154,7 +162,7 @@ async def open_metrics(settings: Settings) -> AsyncIterator[Metering | None]:
     try:
         yield Metering(provider, pages)
     finally:
-        await _close(provider, settings.export.shutdown)
+        await _close(provider, max(_LEAST, time_left() if time_left else settings.export.shutdown))
 
 
 def address_of(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -208,23 +216,25 @@ def _beside_traces(settings: Settings) -> str | None:
 async def _close(provider: MeterProvider, limit: float) -> None:
     # A thread of its own and not one of the loop's, which asyncio waits for at the end without a limit.
     loop = asyncio.get_running_loop()
-    closed = loop.create_future()
+    closed: asyncio.Future[bool] = loop.create_future()
 
-    def tell() -> None:
+    def tell(in_time: bool) -> None:
         if not closed.done():
-            closed.set_result(None)
+            closed.set_result(in_time)
 
     def close() -> None:
+        started = time.monotonic()
         try:
             provider.shutdown(timeout_millis=limit * 1000)
         except Exception as error:  # noqa: BLE001 - the run has ended; what remains is to say so
             logger.warning("the last metrics may not have been sent: %s", type(error).__name__)
         try:
-            loop.call_soon_threadsafe(tell)
+            # The SDK says nothing when the time is over; it leaves its own thread behind.
+            loop.call_soon_threadsafe(tell, time.monotonic() - started < limit)
         except RuntimeError:
             logger.debug("the loop was closed before the metrics were")
 
     threading.Thread(target=close, name="mapek-metrics-close", daemon=True).start()
-    done, _ = await asyncio.wait((closed,), timeout=limit)
-    if not done:
-        logger.warning("the last metrics were not sent within %g s", limit)
+    done, _ = await asyncio.wait((closed,), timeout=limit + _SLACK)
+    if not (done and closed.result()):
+        logger.warning("the last metrics were not sent within the %.3g s that were left for them", limit)

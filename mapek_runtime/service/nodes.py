@@ -19,6 +19,8 @@ __all__ = ["NodeLoops", "watching"]
 logger = logging.getLogger(__name__)
 
 _WATCHING = ("monitor", "analyze", "learn")
+_GRACE = 1.0
+"""Seconds for what a cycle does beside its phases, and for an event loop that is busy."""
 
 
 class NodeLoops:
@@ -46,6 +48,9 @@ class NodeLoops:
         """Where the metrics of loops that start from now on go; None: to the global one."""
         self._running: dict[str, Runtime] = {}
         self._past: dict[str, Counter[str]] = {}
+        self._lost: set[str] = set()
+        """Nodes that are back, and whose loop could not be started again."""
+        self._longest = _longest_cycle(settings)
         self._ending = False
 
     async def start(self, nodes: Sequence[str]) -> None:
@@ -70,7 +75,9 @@ class NodeLoops:
             return
         try:
             await self._start(node_id)
+            self._lost.discard(node_id)
         except MapekError:
+            self._lost.add(node_id)
             # A node whose loop cannot start is a node without a loop, not the end of the others.
             logger.exception("the loop of %r could not be started again", node_id)
 
@@ -106,6 +113,20 @@ class NodeLoops:
             )
         return totals
 
+    def faults(self) -> dict[str, str]:
+        """What is wrong with the loops that should run; not that a node has crashed, as its domain says."""
+        faults = dict.fromkeys(sorted(self._lost), "its loop could not be started again")
+        for node_id, runtime in self._running.items():
+            silence = runtime.silence()
+            if silence is None:
+                faults[node_id] = "its loop has ended"
+            elif silence > self._longest:
+                faults[node_id] = (
+                    f"no cycle has ended for {silence:.0f} s; loop.interval and the limits of the phases "
+                    f"allow {self._longest:g} s"
+                )
+        return faults
+
     async def _start(self, node_id: str) -> None:
         runtime = Runtime(
             *self._plugins(node_id),
@@ -134,6 +155,20 @@ class NodeLoops:
         self._past.setdefault(node_id, Counter()).update(runtime.statistics()._asdict())
         # The loop has ended; what is left of the block is to write the knowledge and close it.
         await runtime.__aexit__(None, None, None)
+
+
+def _longest_cycle(settings: LoopSettings) -> float:
+    """Seconds within which a cycle ends, whatever its plugins do, from the end of the one before."""
+    phases = (
+        (settings.monitor_limit, settings.monitor_retries),
+        (settings.analyze_limit, settings.analyze_retries),
+        (settings.plan_limit, settings.plan_retries),
+        (settings.execute_limit, 0),
+        (settings.knowledge_limit, 0),
+    )
+    wait = settings.retry_delay
+    limits: float = sum(limit * (tries + 1) + wait * (2.0 ** min(tries, 60) - 1) for limit, tries in phases)
+    return settings.interval + settings.jitter + limits + _GRACE
 
 
 class _Watching:

@@ -18,17 +18,26 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "stand_in"]
+
+_STAND_INS: set[Any] = set()
+_Handler = Callable[[int, FrameType | None], None]
+
+
+def stand_in(handler: _Handler) -> _Handler:
+    """Mark a handler of SIGTERM that only does better what happens by default: `Ending` takes its place."""
+    _STAND_INS.add(handler)
+    return handler
 
 
 class Ending:
     """Inside the block a SIGTERM cancels the task that entered it.
 
-    Nothing is done where the program has a handler of its own, outside the main thread, or without
-    `handle`. The cancellation says `SIGTERM`; a second SIGTERM ends the process at once. If the
-    program lets the cancellation out of `asyncio.run`, it dies of the signal, without a traceback; if
-    it catches it, it goes on as it likes. SIGINT stays with whoever handles it, `asyncio.run` as a
-    rule, and is only listened to. The handlers of before are put back on leaving.
+    Nothing is done where the program has a handler of its own (a `stand_in` is none), outside the main
+    thread, or without `handle`. The cancellation says `SIGTERM`; a second SIGTERM ends the process at
+    once. If the program lets the cancellation out of `asyncio.run`, it dies of the signal, without a
+    traceback; if it catches it, it goes on as it likes. SIGINT stays with whoever handles it, `asyncio.run`
+    as a rule, and is only listened to. The handlers of before are put back on leaving.
     """
 
     def __init__(self, *, handle: bool = True) -> None:
@@ -48,7 +57,7 @@ class Ending:
         if (
             self._handle
             and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            and signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, *_STAND_INS)
         ):
             self._set(signal.SIGTERM, self._on_sigterm)
             if callable(signal.getsignal(signal.SIGINT)):
@@ -69,7 +78,7 @@ class Ending:
             held, self._held = self._held, None
             held()
 
-    def _set(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+    def _set(self, number: int, handler: _Handler) -> None:
         with suppress(ValueError):  # the main thread of a subinterpreter handles no signals
             self._before[number] = signal.signal(number, handler)
             self._ours[number] = handler
@@ -79,7 +88,7 @@ class Ending:
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() != self._pid:
             # The child of a fork has this handler, but neither the loop nor the task.
-            signal.raise_signal(number)
+            self._leave_it(number)
             return
         self.told = True
         _die_of(number)
@@ -90,7 +99,11 @@ class Ending:
             # Not here: the code that was interrupted may be the loop's own.
             self._loop.call_soon_threadsafe(self._cancel_unless_closing)
         except RuntimeError:  # the loop was closed without leaving the block
-            signal.raise_signal(number)
+            self._leave_it(number)
+
+    def _leave_it(self, number: int) -> None:
+        signal.signal(number, self._before[number])
+        signal.raise_signal(number)
 
     def _on_sigint(self, number: int, frame: FrameType | None) -> None:
         first, self.told = not self.told, True

@@ -48,7 +48,12 @@ def spool_folder(
             f"{configuration.origin(path)}: there is to be a spool in {str(folder)!r}: {reason}; set "
             "spool.directory to a folder that this user may write, or spool.enabled to false"
         )
-    logger.warning("spans do not wait on disk while a collector is away: %r: %s", str(folder), reason)
+    logger.warning(
+        "spans do not wait on disk while a collector is away: %r: %s; set spool.directory, or spool.enabled "
+        "to false",
+        str(folder),
+        reason,
+    )
     return None
 
 

@@ -117,26 +117,29 @@ class TracerProvider(sdk.TracerProvider):
     async def _each(self, what: str, timeout: float) -> bool:
         multi = self._active_span_processor
         processors = getattr(multi, "_span_processors", (multi,))
-        deadline = asyncio.get_running_loop().time() + timeout
-        done = True
-        for processor in processors:
-            left = max(0.0, deadline - asyncio.get_running_loop().time())
-            method = getattr(processor, f"a{what}", None)
-            try:
-                if method is not None:
-                    done = (await method(left)) is not False and done
-                elif what == "shutdown":
-                    await asyncio.wait_for(asyncio.to_thread(processor.shutdown), left)
-                else:
-                    flushed = await asyncio.to_thread(processor.force_flush, int(left * 1000))
-                    done = flushed is not False and done
-            except TimeoutError:
-                done = False
-            except Exception:
-                # The others are to be flushed and closed all the same.
-                logger.exception("%s failed in span processor %r", what, processor)
-                done = False
-        return done
+        # Together, so that one whose collector is gone takes no time from the others.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_do(what, processor, timeout)) for processor in processors]
+        return all(task.result() for task in tasks)
+
+
+async def _do(what: str, processor: Any, timeout: float) -> bool:
+    method = getattr(processor, f"a{what}", None)
+    try:
+        if method is not None:
+            done = await method(timeout)
+        else:
+            # The SDK's take the time as an argument for a flush only, and not all of them keep to it.
+            arguments = (int(timeout * 1000),) if what == "force_flush" else ()
+            call = asyncio.to_thread(getattr(processor, what), *arguments)
+            done = await asyncio.wait_for(call, timeout)
+    except TimeoutError:
+        return False
+    except Exception:
+        # The others are to be flushed and closed all the same.
+        logger.exception("%s failed in span processor %r", what, processor)
+        return False
+    return done is not False
 
 
 def _information(name: str, version: str, schema_url: str | None) -> InstrumentationInfo:

@@ -18,6 +18,9 @@ from opentelemetry.trace import StatusCode
 
 __all__ = ["Ring", "RingView", "Tally"]
 
+HELD = 512
+"""Spans between two looks at who disarmed the ring: as many as make a batch unless told otherwise."""
+
 
 class RingView(NamedTuple):
     """Where the spans that were ever put in are, at one instant."""
@@ -41,30 +44,37 @@ class Ring:
     """Holds at most `capacity` ended spans, oldest first.
 
     `on_due` is called from `append`, in the thread that appends, when the number of waiting spans
-    reaches the mark set by `arm()`, once for each arming.
+    reaches the mark set by `arm()`, once for each arming. While it is disarmed `on_held` is called
+    instead, for every `HELD` spans and before one goes because the ring is full: whoever disarmed it
+    may be gone.
     """
 
     __slots__ = (
         "_dropped",
         "_hold",
         "_kept",
-        "_lock",
         "_mark",
         "_push",
         "_queue",
         "_taken",
         "_wanted",
         "capacity",
+        "lock",
         "on_due",
+        "on_held",
     )
 
-    def __init__(self, capacity: int, on_due: Callable[[], None]) -> None:
+    def __init__(
+        self, capacity: int, on_due: Callable[[], None], on_held: Callable[[], None] | None = None
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"the capacity of a ring is {capacity}; it must be at least 1")
         self.capacity = capacity
         self.on_due = on_due
+        self.on_held = on_held or _nobody_cares
+        self._wanted = 1
+        self._hold = False
         self.clear()
-        self.arm(1)
 
     def clear(self) -> None:
         """Forget every span and count, as in the child of a fork."""
@@ -74,10 +84,12 @@ class Ring:
         # Bound once: looking it up would be a fifth of what an append costs.
         self._push = self._queue.append
         # Spans only ever leave under it, so that nobody sees one that is between two counts. A span
-        # may end inside the garbage collector or a signal handler, in the thread that holds it.
-        self._lock = threading.RLock()
+        # may end inside the garbage collector or a signal handler, in the thread that holds it. The
+        # account takes the same one: with two, such a span could wait for a thread that waits for us.
+        self.lock = threading.RLock()
         self._taken = 0
         self._dropped = 0
+        self._set_mark()
 
     def append(self, span: ReadableSpan) -> None:
         """Put an ended span in."""
@@ -99,7 +111,7 @@ class Ring:
     def drain(self, most: int) -> list[Any]:
         """Take up to `most` spans, oldest first."""
         taken: list[Any] = []
-        with self._lock:
+        with self.lock:
             for source in (self._kept, self._queue):
                 pop = source.popleft
                 try:
@@ -113,7 +125,7 @@ class Ring:
 
     def view(self) -> RingView:
         """Where everything is at this instant; exact, whatever other threads do."""
-        with self._lock:
+        with self.lock:
             return RingView(len(self._queue) + len(self._kept), self._taken, self._dropped)
 
     def __len__(self) -> int:
@@ -128,7 +140,7 @@ class Ring:
     @property
     def removed(self) -> int:
         """How many spans have left the ring, taken or dropped."""
-        with self._lock:
+        with self.lock:
             return self._taken + self._dropped
 
     @property
@@ -142,13 +154,17 @@ class Ring:
         return self._dropped
 
     def _set_mark(self) -> None:
-        # One comparison on the hot path serves both purposes: the wake-up and the overflow.
-        room = self.capacity - len(self._kept) + 1
-        self._mark = room if self._hold else min(room, self._wanted)
+        # Under the lock, or a thread that was held up here could undo what another has armed since.
+        with self.lock:
+            # One comparison on the hot path serves both purposes: the wake-up and the overflow.
+            room = self.capacity - len(self._kept)
+            self._mark = min(room, len(self._queue) + HELD) if self._hold else min(room + 1, self._wanted)
 
     def _reached(self) -> None:
+        if self._hold:
+            self.on_held()
         if len(self._queue) + len(self._kept) > self.capacity:
-            with self._lock:
+            with self.lock:
                 while len(self._queue) + len(self._kept) > self.capacity:
                     self._drop_one()
         if not self._hold and len(self._queue) >= self._wanted:
@@ -172,22 +188,21 @@ class Ring:
 class Tally:
     """A counter that several threads raise without a lock."""
 
-    __slots__ = ("_lock", "_reads", "add")
+    __slots__ = ("_count", "add")
 
     def __init__(self) -> None:
-        self.add: Callable[[], object] = itertools.count().__next__
-        self._reads = 0
-        self._lock = threading.Lock()
+        self._count = itertools.count()
+        self.add: Callable[[], object] = self._count.__next__
 
     def read(self) -> int:
         """How often `add` was called."""
-        with self._lock:
-            # Looking takes a number too; how many were taken so is known.
-            value = self.add()
-            assert isinstance(value, int)
-            value -= self._reads
-            self._reads += 1
-            return value
+        # What it prints, `count(3)`, is the only look at the next number that does not take it. A lock
+        # around taking one would not do: a signal handler may read in the thread that holds it.
+        return int(repr(self._count)[len("count(") : -1])
+
+
+def _nobody_cares() -> None:
+    """The ring is disarmed, and nobody wants to hear of it."""
 
 
 def _goes_last(span: ReadableSpan) -> bool:

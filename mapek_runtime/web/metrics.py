@@ -8,13 +8,15 @@ Names follow OpenTelemetry's compatibility specification: `mapek.cycle.duration`
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
+import sys
 import threading
-import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry.sdk.metrics.export import (
@@ -57,8 +59,8 @@ _ILLEGAL_IN_LABEL = re.compile(r"[^a-zA-Z0-9]+")
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 Examples = dict[SeriesKey, dict[int, Exemplar]]
 """The newest example of each bucket of each series."""
-_SLICE = 0.001
-_NAP = 0.0001
+_TURN = 0.0005
+"""Seconds after which the thread that writes lets the event loop go on, if that waits for it."""
 
 
 class PrometheusReader(MetricReader):
@@ -73,11 +75,10 @@ class PrometheusReader(MetricReader):
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics in the format that the header `accept` asks for, and its content type.
 
-        Takes long where there are many series, so it is called in a thread; there it lets the event
-        loop have the interpreter once in a millisecond.
+        Takes long where there are many series, so it is called in a thread.
         """
         write, content_type = exposition.choose_encoder(accept)
-        with self._one_at_a_time:
+        with self._one_at_a_time, _beside_a_loop():
             self._received = None
             self.collect()
             received, self._received = self._received, None
@@ -96,7 +97,6 @@ class _Families(Collector):
     def __init__(self, data: MetricsData | None, examples: Examples) -> None:
         self._data = data
         self._examples = examples
-        self._breath = _Breath()
 
     def collect(self) -> Iterator[Family]:
         if self._data is None:
@@ -110,9 +110,7 @@ class _Families(Collector):
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     self._add(families, seen, metric, _scope_labels(scope.scope))
-        for family in families.values():
-            family.samples = _Breathing(family.samples, self._breath)
-            yield family
+        yield from families.values()
 
     def _add(
         self, families: dict[str, Family], seen: set[SeriesKey], metric: Metric, scope: Mapping[str, str]
@@ -137,38 +135,26 @@ class _Families(Collector):
             # first (a person, the other one of a pair of servers) would have it alone.
             remember = self._examples.setdefault if point.exemplars else self._examples.get
             _write(family, labels, point, remember(key, {}))
-            self._breath.take()
 
 
-class _Breath:
-    """Gives the interpreter away now and then.
+@contextmanager
+def _beside_a_loop() -> Iterator[None]:
+    """Compute in a thread of a process whose event loop must go on.
 
-    A thread that computes keeps it for 5 ms at a time (`sys.getswitchinterval`), and so long every
-    callback of the event loop would wait. `sleep(0)` would have it back before the other wakes up.
+    Such a thread keeps the interpreter for 5 ms at a time (`sys.getswitchinterval`), and so long every
+    callback of the loop would wait. The garbage collector would wait for nobody: it looks at all objects
+    there are, because so many new ones of ours look like garbage to come. Both are put back.
     """
-
-    def __init__(self) -> None:
-        self._next = time.perf_counter() + _SLICE
-
-    def take(self) -> None:
-        now = time.perf_counter()
-        if now >= self._next:
-            time.sleep(_NAP)
-            self._next = time.perf_counter() + _SLICE
-
-
-class _Breathing(list[Any]):
-    """Samples; while they are gone through, breath is taken."""
-
-    def __init__(self, samples: Iterable[Any], breath: _Breath) -> None:
-        super().__init__(samples)
-        self._breath = breath
-
-    def __iter__(self) -> Iterator[Any]:
-        for number, sample in enumerate(super().__iter__()):
-            if not number % 16:
-                self._breath.take()
-            yield sample
+    interval, collects = sys.getswitchinterval(), gc.isenabled()
+    sys.setswitchinterval(min(interval, _TURN))
+    if collects:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        sys.setswitchinterval(interval)
 
 
 def _family(metric: Metric) -> Family | None:

@@ -24,13 +24,16 @@ __all__ = ["WebServer"]
 
 _CLOSING = 0.5
 """Seconds that a request in progress has when the server is closed."""
+_WELL = ("ok", "stopping")
+"""A process that is ending in order is well: whoever watches it must not kill it for that."""
 
 
 class WebServer:
     """Serves `/metrics` and `/health` on `listen` (`HOST:PORT`; port 0: any that is free) inside the block.
 
     `metrics` is called in a thread with the `Accept` header and gives body and content type; `health`
-    is called on the loop. Raises `ConfigError` when the address cannot be had.
+    is called on the loop, and where its `status` is neither ok nor stopping the answer is a 503. Raises
+    `ConfigError` when the address cannot be had.
     """
 
     def __init__(
@@ -102,4 +105,5 @@ class WebServer:
         return web.Response(body=body, headers=answer)
 
     async def _serve_health(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._health())
+        health = self._health()
+        return web.json_response(health, status=200 if health["status"] in _WELL else 503)

@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,9 @@ class Program:
         if close:
             await self.processor.ashutdown(3)
 
+    async def soon(self) -> None:
+        self.record(3, 7)
+
     # The ways
 
     def outside(self) -> None:
@@ -89,23 +94,27 @@ class Program:
 
         asyncio.run(parent())
 
-    def by_multiprocessing(self) -> None:
-        """A process of the standard library runs no exit handler: it flushes by itself."""
+    def by_multiprocessing(self, method: str) -> None:
+        """Processes of the standard library run no exit handler in some ways; nobody flushes here."""
         self.record(0, 5)
         asyncio.run(self.flushed())
         self.record(5, 10)
-        context = multiprocessing.get_context("fork")
-        children = [context.Process(target=self.multiprocess) for _ in range(CHILDREN)]
+        context: Any = multiprocessing.get_context(method)
+        # The child of a fork has what its parent made; the others start anew and make their own.
+        target, arguments = (self.live, ()) if method == "fork" else (begin_anew, sys.argv[2:])
+        children = [context.Process(target=target, args=arguments) for _ in range(CHILDREN)]
         for child in children:
             child.start()
         for child in children:
             child.join()
             assert child.exitcode == 0
 
-    def multiprocess(self) -> None:
+    def live(self) -> None:
+        """A life of which nobody sees the end coming: spans before a loop, on it, and after it."""
         self.check_connections()
-        asyncio.run(self.work(close=False))
-        assert self.processor.force_flush(3_000)
+        self.record(0, 3)
+        asyncio.run(self.soon())
+        self.record(7, 10)
 
     def workers(self) -> None:
         """A master that makes the provider, and workers that serve until it says SIGTERM."""
@@ -169,10 +178,18 @@ class Program:
             return
 
 
-HOWS = {
+def begin_anew(provider: str, endpoint: str) -> None:
+    """The life of a child that inherits nothing."""
+    Program(provider, endpoint).live()
+
+
+HOWS: dict[str, Callable[[Program], None]] = {
     "outside": Program.outside,
     "inside": Program.inside,
-    "multiprocessing": Program.by_multiprocessing,
+    **{
+        f"multiprocessing by {method}": partial(Program.by_multiprocessing, method=method)
+        for method in multiprocessing.get_all_start_methods()
+    },
     "workers": Program.workers,
     "untouched": Program.untouched,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -66,37 +65,6 @@ print(json.dumps({"provider": f"{kind.__module__}.{kind.__name__}"}))
 """
 
 FAILING = PLAIN + "import no_such_module_anywhere\n"
-
-SLEEPING = """
-import time
-from opentelemetry import trace
-
-trace.get_tracer("app").start_span("before").end()
-print("ready", flush=True)
-time.sleep(60)
-"""
-
-WAITING = """
-import asyncio
-from opentelemetry import trace
-
-async def main():
-    trace.get_tracer("app").start_span("before").end()
-    print("ready", flush=True)
-    await asyncio.sleep(60)
-
-asyncio.run(main())
-"""
-
-HANDLING = """
-import signal, sys, time
-from opentelemetry import trace
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-trace.get_tracer("app").start_span("before").end()
-print("ready", flush=True)
-time.sleep(60)
-"""
 
 PARTS = """
 from opentelemetry.sdk.resources import Resource, ResourceDetector
@@ -171,18 +139,6 @@ async def run(program: str, there: Collector | None = None, **variables: str) ->
     return process.returncode, output.decode(), log.decode()
 
 
-async def signalled(program: str, there: Collector, **variables: str) -> tuple[int, str]:
-    """The program, sent a SIGTERM when it says that it is ready: exit code, log."""
-    process = await start(program, there, **variables)
-    async with asyncio.timeout(60):
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGTERM)
-        _, log = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, log.decode()
-
-
 def received(there: Collector) -> tuple[list[Span], list[dict[str, str]]]:
     """Every span, and the resource of every request."""
     requests = [ExportTraceServiceRequest.FromString(body) for body in there.bodies]
@@ -238,30 +194,6 @@ async def test_a_program_that_fails_at_import_says_only_so_and_its_spans_are_sen
     assert log.endswith("\nModuleNotFoundError: No module named 'no_such_module_anywhere'\n")
     assert log.count("Traceback") == 1
     assert len(there.names) == 4
-
-
-@pytest.mark.parametrize("program", [SLEEPING, WAITING], ids=["no loop", "on a loop"])
-async def test_a_sigterm_that_nobody_handles_takes_effect_after_the_spans_were_sent(program: str) -> None:
-    async with collector() as there:
-        code, log = await signalled(program, there)
-
-    assert (code, log) == (-signal.SIGTERM, "")
-    assert there.names == ["before"]
-
-
-async def test_a_collector_that_never_answers_does_not_keep_the_program_from_ending() -> None:
-    async with collector(b"", b"") as there:
-        code, _ = await signalled(WAITING, there)
-
-    assert code == -signal.SIGTERM
-
-
-async def test_a_program_handles_sigterm_as_it_did() -> None:
-    async with collector() as there:
-        code, log = await signalled(HANDLING, there)
-
-    assert (code, log) == (7, "")
-    assert there.names == ["before"]
 
 
 async def test_without_a_variable_spans_go_by_otlp_and_with_several_names_to_each_of_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 import time
@@ -16,11 +17,13 @@ from tests.integration.collector import collector
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 PROGRAM = Path(__file__).with_name("forking_program.py")
-HOWS = ("outside", "inside", "multiprocessing", "workers", "untouched")
+HOWS = ("outside", "inside", "multiprocessing by fork", "workers", "untouched")
+ANEW = ("multiprocessing by spawn", "multiprocessing by forkserver")
+# The children of these inherit no provider: whose it is makes no difference to how they end.
+CASES = [*itertools.product(HOWS, ("ours", "the SDK's")), *((how, "ours") for how in ANEW)]
 
 
-@pytest.mark.parametrize("provider", ["ours", "the SDK's"])
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("how", "provider"), CASES, ids=[f"{how}, {whose}" for how, whose in CASES])
 async def test_parent_and_children_send_their_own_spans_once(how: str, provider: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "MAPEK_"))}
     async with collector() as there:

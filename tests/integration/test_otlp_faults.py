@@ -278,7 +278,7 @@ async def test_a_fault_on_the_wire(fault: Fault, caplog: pytest.LogCaptureFixtur
         said = lines(caplog)
         assert len(said) == (fault.said is not None)
         if fault.said is not None:
-            text = re.sub(r" \(\d+ since the last line about this\)$", "", said[0])
+            text = re.sub(r" \(count \d+\)$", "", said[0])
             assert there.url in text
             assert re.search(fault.said, text.partition(there.url)[2])
         assert "hunter" not in caplog.text

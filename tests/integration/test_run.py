@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any
@@ -65,65 +66,32 @@ def holds(spans: dict[str, Any]) -> bool:
     return bool(spans["ended"] + spans["recovered"] == settled + waiting)
 
 
-@pytest.fixture(scope="module")
-def runs(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, tuple[int, list[dict[str, Any]], str]]]:
-    """The same chaos healed and not healed, at the same time."""
+Ended = tuple[int, list[dict[str, Any]], str]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def chaos(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Ended]]]:
+    """The same chaos healed and not healed, beside the other tests of this file, which come before."""
     chaos = ("--chaos", "--seed", "7", "--duration", "9", "--json")
     folder = tmp_path_factory.mktemp("state")
+    if not any("runs" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield {}
+        return
     healed, watched = start(folder, *chaos), start(folder, *chaos, "--no-heal")
     try:
-        yield {"heal": finish(healed), "no-heal": finish(watched)}
+        with ThreadPoolExecutor(2) as pool:
+            yield {"heal": pool.submit(finish, healed), "no-heal": pool.submit(finish, watched)}
     finally:
         healed.kill()
         watched.kill()
 
 
-@pytest.mark.parametrize("kind", ["heal", "no-heal"])
-def test_a_run_of_chaos_ends_with_the_summary_as_pinned(kind: str, runs: dict[str, Any]) -> None:
-    code, lines, err = runs[kind]
-
-    assert code == 0, err
-    summary = lines[-1]
-    assert [line["event"] for line in lines].count("summary") == 1
-    assert summary["event"] == "summary"
-    assert summary["cycles"] > 100
-    assert summary["faults_injected"] >= 1
-    assert set(summary["repair_ms"]) == {"median", "p95"}
-    assert 0 < summary["delivery_ratio"] <= 1
-    assert isinstance(summary["wrong_actions"], int)
-    assert set(summary["spans"]) == TERMS
-    assert holds(summary["spans"])
-    # A cycle and its five phases at least: nothing of them was lost.
-    assert summary["spans"]["exported"] >= 6 * summary["cycles"]
-
-
-def test_healing_heals_and_watching_does_not_act(runs: dict[str, Any]) -> None:
-    healed, watched = runs["heal"][1][-1], runs["no-heal"][1][-1]
-
-    assert healed["faults_healed"] >= 1
-    assert healed["repair_ms"]["median"] > 0
-    assert healed["actions"] >= 1
-    assert watched["actions"] == 0
-
-
-def test_both_runs_had_the_same_faults(runs: dict[str, Any]) -> None:
-    faults = [
-        [(line["kind"], line["target"]) for line in runs[kind][1] if line["event"] == "fault.injected"]
-        for kind in ("heal", "no-heal")
-    ]
-
-    assert faults[0]
-    assert faults[0] == faults[1]
-
-
-def test_a_log_line_written_inside_a_span_carries_its_ids(runs: dict[str, Any]) -> None:
-    logged = [json.loads(line) for line in runs["heal"][2].splitlines() if line.startswith("{")]
-
-    drained = next(line for line in logged if line["event"] == "link.drained")
-    assert re.fullmatch("[0-9a-f]{32}", drained["trace_id"])
-    assert re.fullmatch("[0-9a-f]{16}", drained["span_id"])
+@pytest.fixture
+def runs(chaos: dict[str, Future[Ended]]) -> dict[str, Ended]:
+    """The two, when they are over."""
+    return {kind: run.result() for kind, run in chaos.items()}
 
 
 def wait_for(out: IO[str], event: str) -> None:
@@ -372,3 +340,49 @@ def test_a_full_disk_under_knowledge_stands_on_its_span_and_loses_nothing(tmp_pa
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("kept ")
+
+
+@pytest.mark.parametrize("kind", ["heal", "no-heal"])
+def test_a_run_of_chaos_ends_with_the_summary_as_pinned(kind: str, runs: dict[str, Any]) -> None:
+    code, lines, err = runs[kind]
+
+    assert code == 0, err
+    summary = lines[-1]
+    assert [line["event"] for line in lines].count("summary") == 1
+    assert summary["event"] == "summary"
+    assert summary["cycles"] > 100
+    assert summary["faults_injected"] >= 1
+    assert set(summary["repair_ms"]) == {"median", "p95"}
+    assert 0 < summary["delivery_ratio"] <= 1
+    assert isinstance(summary["wrong_actions"], int)
+    assert set(summary["spans"]) == TERMS
+    assert holds(summary["spans"])
+    # A cycle and its five phases at least: nothing of them was lost.
+    assert summary["spans"]["exported"] >= 6 * summary["cycles"]
+
+
+def test_healing_heals_and_watching_does_not_act(runs: dict[str, Any]) -> None:
+    healed, watched = runs["heal"][1][-1], runs["no-heal"][1][-1]
+
+    assert healed["faults_healed"] >= 1
+    assert healed["repair_ms"]["median"] > 0
+    assert healed["actions"] >= 1
+    assert watched["actions"] == 0
+
+
+def test_both_runs_had_the_same_faults(runs: dict[str, Any]) -> None:
+    faults = [
+        [(line["kind"], line["target"]) for line in runs[kind][1] if line["event"] == "fault.injected"]
+        for kind in ("heal", "no-heal")
+    ]
+
+    assert faults[0]
+    assert faults[0] == faults[1]
+
+
+def test_a_log_line_written_inside_a_span_carries_its_ids(runs: dict[str, Any]) -> None:
+    logged = [json.loads(line) for line in runs["heal"][2].splitlines() if line.startswith("{")]
+
+    drained = next(line for line in logged if line["event"] == "link.drained")
+    assert re.fullmatch("[0-9a-f]{32}", drained["trace_id"])
+    assert re.fullmatch("[0-9a-f]{16}", drained["span_id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import Process
@@ -25,6 +26,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 PROGRAM = Path(__file__).with_name("ending_program.py")
 STATUS = {"SIGTERM": -signal.SIGTERM, "SIGINT": -signal.SIGINT, "cancel": 0, "end": 0}
+LAST_WORDS = {
+    "SIGTERM": "",
+    "SIGINT": r"Traceback .*\nKeyboardInterrupt\n",
+    "cancel": r"(a span ended after the shutdown[^\n]*\n)?",
+    "end": "",
+}
+"""What stands on the standard error of such a program."""
 
 
 @dataclass
@@ -77,48 +85,74 @@ async def runs(way: str, there: Collector, folder: Path, count: int) -> list[Run
     return [run for part in parts for run in part.result()]
 
 
-@pytest.mark.parametrize(
-    ("way", "count"),
-    [
-        *[pytest.param(way, 3, id=way) for way in STATUS],
-        *[pytest.param(way, 50, id=f"{way} 50 times", marks=pytest.mark.slow) for way in STATUS],
-        pytest.param("SIGTERM", 200, id="SIGTERM 200 times", marks=pytest.mark.slow),
-    ],
-)
-async def test_no_ended_span_is_lost_to_a_healthy_collector(way: str, count: int, tmp_path: Path) -> None:
-    async with collector() as there:
-        ended = await runs(way, there, tmp_path, count)
-        received = Counter(span.span_id.hex() for span in spans(there))
+@dataclass
+class Ending:
+    """Programs that were ended in one way, and what the collector has of them."""
 
-    assert len(ended) == count
-    for run in ended:
-        assert run.status == STATUS[way], run.log
+    way: str
+    runs: list[Run]
+    received: list[Span]
+
+
+async def ending(way: str, count: int, folder: Path) -> Ending:
+    async with collector() as there:
+        return Ending(way, await runs(way, there, folder, count), spans(there))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ending]:
+    """Three programs a way, the ways beside one another."""
+
+    async def all_ways() -> list[Ending]:
+        folder = tmp_path_factory.mktemp("few")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ending(way, 3, folder)) for way in STATUS]
+        return [task.result() for task in tasks]
+
+    return {done.way: done for done in asyncio.run(all_ways())}
+
+
+@pytest.mark.parametrize("way", STATUS)
+def test_no_ended_span_is_lost_to_a_healthy_collector(way: str, few: dict[str, Ending]) -> None:
+    check(few[way], 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "count"), [("SIGTERM", 200), ("SIGINT", 50), ("cancel", 50), ("end", 50)])
+async def test_none_is_lost_however_often(way: str, count: int, tmp_path: Path) -> None:
+    check(await ending(way, count, tmp_path), count)
+
+
+def check(done: Ending, count: int) -> None:
+    """Each span that ended arrived once, or was counted; and nobody said a word."""
+    received = Counter(span.span_id.hex() for span in done.received)
+    assert len(done.runs) == count
+    for run in done.runs:
+        assert run.status == STATUS[done.way], run.log
+        assert re.fullmatch(LAST_WORDS[done.way], run.log, re.DOTALL), run.log
         assert run.account["balanced"]
         assert run.account["ended"] == len(run.ended) > 0
         missing = [span_id for span_id in run.ended if not received[span_id]]
         # A task that was cancelled has closed its processor, while others of the program go on.
-        refused = run.account["dropped"].get("already_shutdown", 0) if way == "cancel" else 0
+        refused = run.account["dropped"].get("already_shutdown", 0) if done.way == "cancel" else 0
         assert len(missing) == refused
         assert run.account["exported"] == len(run.ended) - refused
-    assert set(received) <= {span_id for run in ended for span_id in run.ended}
-    if way != "end":
-        assert set(received.values()) == {1}
+    assert set(received) <= {span_id for run in done.runs for span_id in run.ended}
+    assert set(received.values()) == {1}
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "SIGINT", "end"])
-async def test_spans_that_end_because_the_program_does_say_that_they_were_cancelled(
-    way: str, tmp_path: Path
+def test_spans_that_end_because_the_program_does_say_that_they_were_cancelled(
+    way: str, few: dict[str, Ending]
 ) -> None:
-    async with collector() as there:
-        (run,) = await some_runs(way, there, tmp_path, 1, 1)
-        cancelled = {
-            span.name
-            for span in spans(there)
-            if any(a.key == "asyncio.cancelled" and a.value.bool_value for a in span.attributes)
-        }
+    cancelled = Counter(
+        span.name
+        for span in few[way].received
+        if any(a.key == "asyncio.cancelled" and a.value.bool_value for a in span.attributes)
+    )
 
-    assert run.status == STATUS[way]
-    assert cancelled >= {"outer"}
+    # Six tasks a program, each within its span.
+    assert cancelled["outer"] == 18
 
 
 QUIET = """

@@ -99,8 +99,14 @@ def fault(kind: str, target: str, **parameters: float) -> Fault:
     return Fault(number=1, kind=kind, target=target, at=0.0, duration=10.0, parameters=parameters)
 
 
-@pytest.mark.parametrize("reverse", [0.0, 1.0], ids=["forth", "back"])
-async def test_a_one_way_blackhole_is_routed_around_and_the_link_is_used_again(reverse: float) -> None:
+async def test_a_one_way_blackhole_is_routed_around_and_the_link_is_used_again() -> None:
+    # Each way in a mesh of its own, beside one another: most of it is waiting.
+    async with asyncio.TaskGroup() as group:
+        group.create_task(heal_a_hole(reverse=0.0), name="forth")
+        group.create_task(heal_a_hole(reverse=1.0), name="back")
+
+
+async def heal_a_hole(*, reverse: float) -> None:
     async with mesh() as (session, loops):
         await asyncio.sleep(1.5)
         hole = fault("link.blackhole", "node-1~node-2", reverse=reverse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -82,8 +83,12 @@ async def test_the_exporter_prometheus_has_the_address_of_the_specification(tmp_
     )  # fmt: skip
     async with asyncio.timeout(LIMIT):
         url = await address_of(process, [])
-        async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as reply:
-            text = await reply.text()
+        text = ""
+        async with aiohttp.ClientSession() as client:
+            # It is served before the loops have started.
+            while "mapek_ticks" not in text:
+                async with client.get(f"{url}/metrics") as reply:
+                    text = await reply.text()
         process.terminate()
         await process.communicate()
 
@@ -104,6 +109,60 @@ async def test_an_address_of_any_family_is_served(listen: str) -> None:
             assert await reply.json() == {"status": "ok"}
     except ConfigError as error:
         pytest.skip(f"this machine has no such address: {error}")
+
+
+DEAF = """
+import asyncio
+
+class Deaf:
+    async def monitor(self, cycle):
+        while cycle.node_id == "node-2":
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+        return []
+"""
+
+
+async def test_a_loop_that_has_stalled_is_a_503_that_says_which(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(DEAF)
+    short = {f"MAPEK_LOOP_{phase}_LIMIT": "0.1" for phase in ("MONITOR", "ANALYZE", "PLAN", "EXECUTE")}
+    process = await start(
+        tmp_path, "--nodes", "2", "--domains", "", "--plugin", "deaf:Deaf", "--listen", "127.0.0.1:0",
+        MAPEK_LOOP_KNOWLEDGE_LIMIT="0.1", **short,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(LIMIT), aiohttp.ClientSession() as client:
+            url = await address_of(process, [])
+            seen: list[tuple[int, dict[str, Any]]] = []
+            while not seen or seen[-1][0] == 200:
+                async with client.get(f"{url}/health") as reply:
+                    seen.append((reply.status, await reply.json()))
+                await asyncio.sleep(0.1)
+    finally:
+        # It hears no other signal: its plugin does not let go.
+        process.kill()
+        await process.communicate()
+
+    assert seen[0][1]["status"] == "ok"
+    status, told = seen[-1]
+    assert (status, told["status"]) == (503, "failing")
+    ((node, why),) = told["faults"].items()
+    assert node == "node-2"
+    assert re.fullmatch(r"no cycle has ended for \d s; loop.interval and the limits of .* allow 1.6 s", why)
+    assert told["cycles"]["node-1"] > 5
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 200), ("stopping", 200), ("failing", 503)])
+async def test_only_a_process_that_fails_is_not_well(status: str, code: int) -> None:
+    async with (
+        WebServer("127.0.0.1:0", metrics=lambda _: (b"", ""), health=lambda: {"status": status}) as server,
+        aiohttp.ClientSession() as client,
+        client.get(f"{server.address}/health") as reply,
+    ):
+        assert reply.status == code
+        assert await reply.json() == {"status": status}
 
 
 async def test_a_slow_scrape_holds_up_neither_the_loop_nor_the_end(tmp_path: Path) -> None:

@@ -283,6 +283,18 @@ class LawOfSpool(Law):
         self.folder.cleanup()
 
 
+class LawOfSpoolBeside(LawOfSpool):
+    """The same beside an exporter that has no spool: what is on disk may be known to it as well."""
+
+    def exporters(self) -> list[Any]:
+        return [*super().exporters(), self.memory]
+
+    def what_is_exported_arrived(self) -> None:
+        sinks = self.processor.statistics().sinks
+        assert sinks["Moody"].exported <= self.moody.taken
+        assert sinks["MemorySpanExporter"].exported <= len(self.memory.finished_spans)
+
+
 FEW = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -292,6 +304,8 @@ TestLawOfSeveral = pytest.mark.filterwarnings("error")(LawOfSeveral.TestCase)
 LawOfSeveral.TestCase.settings = FEW
 TestLawOfSpool = pytest.mark.filterwarnings("error")(LawOfSpool.TestCase)
 LawOfSpool.TestCase.settings = settings(FEW, max_examples=20)
+TestLawOfSpoolBeside = pytest.mark.filterwarnings("error")(LawOfSpoolBeside.TestCase)
+LawOfSpoolBeside.TestCase.settings = settings(FEW, max_examples=20)
 
 
 async def test_what_is_exported_is_what_ended_span_by_span() -> None:

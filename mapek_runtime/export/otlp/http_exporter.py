@@ -106,7 +106,14 @@ class OTLPSpanExporter:
     async def send_once(self, payload: bytes, count: int) -> int:
         """The same without trying again: for whoever keeps the request, as a spool does."""
         deadline = self._deadline()
-        return await self._attempt(await self._body(payload, deadline), deadline)
+        body = await self._body(payload, deadline)
+        try:
+            return await self._attempt(body, deadline)
+        except TransportError as error:
+            if error.status_code is None and not self._closed:
+                # What kept it from the collector, a bad certificate too, may be mended meanwhile.
+                error.retryable = True
+            raise
 
     def export(self, spans: Sequence[ReadableSpan]) -> NoReturn:
         """Refuse loudly: this is what a processor of the SDK calls, and it would lose the spans."""

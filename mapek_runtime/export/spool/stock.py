@@ -35,10 +35,13 @@ class Stock:
     def claim(self, count: int) -> list[Fate]:
         """Take the fates of the first `count` spans.
 
-        Fewer, where something was written for a loop that was gone before it could count it.
+        Fewer, where something was written for a loop that was gone before it could count it, and where
+        the next batch is larger and is known elsewhere as a whole.
         """
         claimed: list[Fate] = []
         while count > 0 and self._fates:
+            if (whole := self._fates[0]).count > count and whole.is_shared:
+                break
             fate = self._fates.popleft()
             if fate.count > count:
                 self._fates.appendleft(fate.split(count))

@@ -172,7 +172,7 @@ async def test_a_wrong_variable_warns_and_counts_as_unset(
     assert processor.statistics().dropped == {"queue_full": 70_000 - 65_536}
     await processor.ashutdown(0)
     lines = [record.getMessage() for record in caplog.records if "is full" in record.getMessage()]
-    assert lines == ["the queue of 65536 spans is full; the oldest go (4464 since the last line about this)"]
+    assert lines == ["the queue of 65536 spans is full; the oldest go (count 4464)"]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan
 
 from mapek_runtime.errors import TransportError, TransportRejected
+from mapek_runtime.export.account import Account, Fate, Outcome, Place, SinkAccount
 from mapek_runtime.export.batch import BatchSpanProcessor
 from mapek_runtime.export.memory import MemorySpanExporter
 from mapek_runtime.export.retry import Backoff
 from mapek_runtime.export.spool import SpooledExporter
+from mapek_runtime.export.spool.stock import Stock
+from mapek_runtime.trace.ring import Ring
 from tests.unit.export.wire import Stuck, end_spans, tracer_for
 
 QUICK = Backoff(initial=0.001, maximum=0.002)
@@ -304,3 +308,28 @@ def test_wrong_settings_are_refused(tmp_path: Path, options: dict[str, Any], err
 def test_only_exporters_of_bytes_can_have_a_spool(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="cannot have a spool"):
         SpooledExporter(MemorySpanExporter(), tmp_path)
+
+
+@pytest.mark.parametrize(("written", "claimed"), [(4, 0), (10, 10), (15, 10)])
+def test_a_batch_that_another_exporter_has_too_is_never_split(written: int, claimed: int) -> None:
+    ring = Ring(100, on_due=lambda: None)
+    account = Account(ring)
+    spooling, other = SinkAccount(), SinkAccount()
+    for _ in range(10):
+        ring.append(ReadableSpan("span"))
+    fate = Fate(len(account.take(10)))
+    account.offer(fate, [spooling, other])
+    account.move(fate, spooling, Place.QUEUED, Place.SPOOLED)
+    stock = Stock()
+    stock.put(fate)
+
+    # What the disk has first was written for a loop that was gone before it could count it.
+    mine = stock.claim(written)
+    for each in mine:
+        account.settle(each, spooling, Place.SPOOLED, Outcome(each.count))
+    account.settle(fate, other, Place.QUEUED, Outcome(3, 7, "rejected"))
+
+    assert sum(each.count for each in mine) == claimed
+    statistics = account.statistics({"spooling": spooling, "other": other})
+    assert statistics.balanced
+    assert all(sink.balanced for sink in statistics.sinks.values()), statistics.sinks

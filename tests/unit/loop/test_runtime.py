@@ -376,3 +376,22 @@ async def test_a_halted_loop_watches_and_does_not_act(
     ]
     assert halted.outcomes == ()
     assert len(acting.outcomes) == 1
+
+
+async def test_it_says_for_how_long_no_cycle_has_ended(autojump: AutojumpClock) -> None:
+    runtime = Runtime(Sensor(seconds=5), interval=8)
+    before = runtime.silence()
+    async with runtime:
+        await asyncio.sleep(4)
+        in_the_first = runtime.silence()
+        await runtime.wait()
+        after_it = runtime.silence()
+        runtime.pause()
+        await asyncio.sleep(100)
+        paused = runtime.silence()
+        runtime.resume()
+        resumed = runtime.silence()
+
+    assert (before, paused, resumed, runtime.silence()) == (0.0, 0.0, 0.0, None)
+    assert in_the_first == pytest.approx(4)
+    assert after_it == pytest.approx(0)

@@ -19,7 +19,11 @@ from mapek_runtime.errors import ConfigError
 from mapek_runtime.export import ConsoleSpanExporter, MemorySpanExporter, OTLPSpanExporter
 from mapek_runtime.export.otlp.grpc_exporter import OTLPGrpcSpanExporter
 from mapek_runtime.service.cli import app
-from mapek_runtime.service.exporters import exporter_from_environment, make_exporters
+from mapek_runtime.service.exporters import (
+    describe_exporters,
+    exporter_from_environment,
+    make_exporters,
+)
 
 HTTP, GRPC = "http://localhost:4318/v1/traces", "http://localhost:4317"
 OTHER = "http://other:4318/v1/traces"
@@ -79,6 +83,28 @@ def test_it_sends_where_the_settings_say(settings: dict[str, Any], endpoint: str
     (exporter,) = made(**settings)
 
     assert exporter.endpoint.removeprefix("http://") == endpoint.removeprefix("http://")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "the memory of this process"),
+        ({"exporter": "none"}, "nobody"),
+        (
+            {"endpoint": "http://me:hunter2@host:4318/v1/traces?key=hunter2"},
+            "http://host:4318/v1/traces by OTLPSpanExporter",
+        ),
+        (
+            {"exporter": ("otlp", "console"), "protocol": "grpc"},
+            "http://localhost:4317 by OTLPGrpcSpanExporter and the console",
+        ),
+        ({"exporter": "otlp-sdk"}, f"{HTTP} by opentelemetry's OTLPSpanExporter"),
+        ({"exporter": "otlp-sdk", "protocol": "grpc"}, "localhost:4317 by opentelemetry's OTLPSpanExporter"),
+    ],
+    ids=str,
+)
+def test_a_log_line_says_where_spans_go_without_secrets(settings: dict[str, Any], words: str) -> None:
+    assert describe_exporters(made(**settings)) == words
 
 
 def test_a_variable_that_was_told_to_be_wrong_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Literal
 
 import pytest
 import structlog
@@ -45,6 +46,26 @@ def test_an_exception_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) ->
     (line,) = capsys.readouterr().err.splitlines()
     assert "ValueError" in line
     assert json.loads(line)["event"] == "it failed"
+
+
+@pytest.mark.parametrize("as_what", ["json", "console"])
+def test_an_exception_shows_no_local_variable(
+    as_what: Literal["json", "console"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def send(headers: dict[str, str]) -> None:
+        raise ValueError(f"{len(headers)} header is wrong")
+
+    secret = ("authorization", "Bearer hunter2")
+
+    with logging_to_stderr(LogSettings(format=as_what)):
+        try:
+            send(dict([secret]))
+        except ValueError:
+            logging.getLogger("x").exception("it failed")
+
+    err = capsys.readouterr().err
+    assert "1 header is wrong" in err
+    assert "hunter2" not in err
 
 
 def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:

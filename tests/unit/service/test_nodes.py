@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,85 @@ async def test_watching_observes_and_finds_and_does_not_act() -> None:
     assert seen.cycles[-1].findings
     assert set(seen.cycles[-1].skipped) == {"plan", "execute"}
     assert plugin.acted == 0
+
+
+class Deaf:
+    """Does not hear that its time is over, until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def monitor(self, cycle: Cycle) -> list[object]:
+        while not self.go.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.go.wait()
+        return []
+
+
+async def test_a_loop_that_runs_or_was_crashed_or_stopped_has_no_fault() -> None:
+    seen = Seen()
+    nodes = loops(seen, [Everything()])
+    await nodes.start(["a", "b"])
+    await seen.until(lambda: len(seen.of("a")) >= 2)
+    running = nodes.faults()
+    await nodes.crashed("a")
+    crashed = nodes.faults()
+    await nodes.stop()
+
+    assert running == crashed == nodes.faults() == {}
+
+
+async def test_a_loop_that_has_ended_is_named() -> None:
+    nodes = loops(Seen(), [Everything()])
+    await nodes.start(["a", "b"])
+    (task,) = [each for each in asyncio.all_tasks() if each.get_name() == "mapek a"]
+
+    task.cancel()
+    await asyncio.wait((task,))
+    faults = nodes.faults()
+    await nodes.cancel()
+
+    assert faults == {"a": "its loop has ended"}
+
+
+async def test_a_loop_whose_cycle_outlasts_every_limit_is_named(autojump: object) -> None:
+    deaf = Deaf()
+    nodes = NodeLoops(
+        settings=LoopSettings(monitor_limit=2, monitor_retries=2),
+        plugins=lambda node: [deaf] if node == "a" else [Everything()],
+        knowledge=lambda _node: Knowledge(),
+    )
+    await nodes.start(["a", "b"])
+
+    # 1 s of interval, three times 2 s of monitor with 0.05 s and 0.1 s between, 60 s of the others, 1 s.
+    await asyncio.sleep(68)
+    before = nodes.faults()
+    await asyncio.sleep(1)
+    after = nodes.faults()
+    deaf.go.set()
+    await asyncio.sleep(2)
+    again = nodes.faults()
+    await nodes.stop()
+
+    assert (before, again) == ({}, {})
+    assert after == {
+        "a": "no cycle has ended for 69 s; loop.interval and the limits of the phases allow 68.15 s"
+    }
+
+
+async def test_a_loop_that_could_not_be_started_again_is_named_until_it_can() -> None:
+    plugins: list[object] = [Everything()]
+    nodes = loops(Seen(), plugins)
+    await nodes.start(["a"])
+    await nodes.crashed("a")
+
+    plugins.append(Everything())
+    await nodes.restarted("a")
+    lost = nodes.faults()
+    plugins.pop()
+    await nodes.restarted("a")
+    found = nodes.faults()
+    await nodes.stop()
+
+    assert lost == {"a": "its loop could not be started again"}
+    assert found == {}

@@ -7,12 +7,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import pytest
 
-from mapek_runtime.service.signals import Ending
+from mapek_runtime.service.signals import Ending, stand_in
 
 pytestmark = pytest.mark.every_loop
 
@@ -105,6 +105,45 @@ async def test_a_handler_of_the_program_stays() -> None:
         assert signal.getsignal(signal.SIGINT) is interrupt
     assert signal.getsignal(signal.SIGTERM) is own
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+async def test_a_stand_in_gives_way_to_the_block_and_is_back_after_it() -> None:
+    told: list[int] = []
+
+    @stand_in
+    def farewell(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+
+    signal.signal(signal.SIGTERM, farewell)
+    try:
+        with Ending() as ending:
+            assert signal.getsignal(signal.SIGTERM) == ending._on_sigterm
+        assert signal.getsignal(signal.SIGTERM) is farewell
+        assert await in_a_task(Ending()) == "SIGTERM"
+        assert told == []
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+async def test_a_block_whose_loop_is_gone_leaves_the_signal_to_the_stand_in() -> None:
+    told: list[int] = []
+
+    @stand_in
+    def farewell(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+
+    signal.signal(signal.SIGTERM, farewell)
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with Ending() as ending:
+            gone = asyncio.new_event_loop()
+            gone.close()
+            ending._loop = gone
+            signal.raise_signal(signal.SIGTERM)
+        assert told == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 async def test_a_handler_of_the_loop_stays() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import Any
 
 import pytest
@@ -182,3 +184,31 @@ def test_whatever_is_measured_both_formats_can_be_parsed(
 
     assert [sample.value for sample in family.samples] == [number]
     assert {"x", "h"} <= plain
+
+
+def test_writing_lets_others_have_the_interpreter_and_puts_everything_back(page: Page) -> None:
+    found: list[tuple[float, bool]] = []
+
+    def look(_options: CallbackOptions) -> list[Observation]:
+        found.append((sys.getswitchinterval(), gc.isenabled()))
+        return [Observation(1)]
+
+    page.meter.create_observable_gauge("looked", [look])
+    before = sys.getswitchinterval(), gc.isenabled()
+
+    page.reader.render()
+    after = sys.getswitchinterval(), gc.isenabled()
+
+    ((interval, collects),) = found
+    assert interval < before[0]
+    assert (before[1], collects) == (True, False)
+    assert after == before
+
+
+def test_garbage_that_the_program_does_not_have_collected_is_not_collected_after_a_scrape(page: Page) -> None:
+    gc.disable()
+    try:
+        page.reader.render()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
