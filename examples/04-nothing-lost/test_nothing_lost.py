@@ -6,8 +6,6 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 
 def load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("nothing_lost", Path(__file__).parent / "nothing_lost.py")
@@ -19,7 +17,6 @@ def load() -> ModuleType:
     return module
 
 
-@pytest.mark.blocking
 async def test_what_a_collector_missed_arrives_when_it_is_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

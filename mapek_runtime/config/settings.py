@@ -163,7 +163,7 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     queue_size: AtLeastOne | None = None
     """Ended spans that may wait; unset: 65,536."""
     batch_size: AtLeastOne | None = None
-    """Spans in one request; unset: 512, and up to 4,096 while there is a backlog."""
+    """Spans in one request; unset: 512, and up to 8,192 while there is a backlog."""
     delay: Positive | None = None
     """Seconds after which a batch that is not full is sent; unset: 5."""
     timeout: Positive | None = None
