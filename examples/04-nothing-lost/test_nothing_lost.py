@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 
 def load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("nothing_lost", Path(__file__).parent / "nothing_lost.py")
