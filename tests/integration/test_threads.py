@@ -66,6 +66,8 @@ print(json.dumps({name: sorted(value) if isinstance(value, set) else value for n
 async def test_there_is_no_thread_but_the_main_one_while_spans_are_exported(
     runner: str, kind: str, count: int
 ) -> None:
+    if runner == "uvloop" and sys.version_info >= (3, 12):
+        pytest.skip("from Python 3.12 on uvloop's own resolver cannot be passed by, and has native threads")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "MAPEK_"))}
     async with collector() as there:
         process = await asyncio.create_subprocess_exec(

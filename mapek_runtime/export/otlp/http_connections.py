@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
@@ -94,9 +95,10 @@ class _Direct:
 class _TcpConnector(_Tracked, aiohttp.TCPConnector):
     def __init__(self) -> None:
         self.protocols, self.sockets = WeakSet(), WeakSet()
-        here: Any = asyncio.get_running_loop()
-        # The event loop of Windows connects in a way of its own.
-        loop: Any = here if os.name == "nt" else _Direct(here)
+        loop: Any = asyncio.get_running_loop()
+        # From Python 3.12 on aiohttp begins tasks at once, for which it must be the loop itself.
+        if type(loop).__module__.startswith("uvloop") and sys.version_info < (3, 12):
+            loop = _Direct(loop)
         super().__init__(
             limit=MAX_CONNECTIONS,
             keepalive_timeout=KEEP_ALIVE,
