@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from mapek_runtime import BatchSpanProcessor
 
 from .collector import answer, collector, end_spans, exporter
+from .running import address_of, start
 
 DOCTOR = """
 from mapek_runtime import Action, Finding, Observation, Outcome
@@ -134,33 +133,6 @@ class Observed:
     lines: list[dict[str, Any]]
     errors: str
     code: int
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "MAPEK_"))}
-    return {**plain, "XDG_STATE_HOME": str(folder), **more}
-
-
-async def start(folder: Path, *arguments: str, **more: str) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "mapek_runtime.service.cli", "run", "--json", *arguments)
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env=environment(folder, **more),
-    )
-
-
-async def address_of(process: asyncio.subprocess.Process, lines: list[dict[str, Any]]) -> str:
-    """Where it listens; what it said before goes to `lines`."""
-    assert process.stdout is not None
-    while True:
-        line = await process.stdout.readline()
-        assert line, await process.communicate()
-        lines.append(json.loads(line))
-        if lines[-1]["event"] == "listening":
-            return str(lines[-1]["address"])
 
 
 async def observe_a_run(folder: Path) -> Observed:

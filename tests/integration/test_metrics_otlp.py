@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from .collector import collector
 from .grpc_collector import grpc_collector
+from .running import start
 from .stubborn import black_hole
-from .test_web import start
 
 METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 LIMIT = 45.0

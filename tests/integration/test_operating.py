@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from .collector import collector
+from .running import environment
 from .stubborn import black_hole
-from .test_web import environment
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no signals")
 

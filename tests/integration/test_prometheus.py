@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from .collector import Collector, collector
+from .running import address_of, environment
 from .test_metrics import DOCTOR
-from .test_web import address_of, environment
 
 PROGRAM = shutil.which("prometheus")
 LIMIT = 60.0

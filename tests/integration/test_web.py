@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,34 +17,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from mapek_runtime.errors import ConfigError
 from mapek_runtime.web import PrometheusReader, WebServer
 
+from .running import address_of, start
+
 LIMIT = 45.0
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "MAPEK_"))}
-    return {**plain, "XDG_STATE_HOME": str(folder), **more}
-
-
-async def start(folder: Path, *arguments: str, **more: str) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "mapek_runtime.service.cli", "run", "--json", *arguments)
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env=environment(folder, **more),
-    )
-
-
-async def address_of(process: asyncio.subprocess.Process, lines: list[dict[str, Any]]) -> str:
-    """Where it listens; what it said before goes to `lines`."""
-    assert process.stdout is not None
-    while True:
-        line = await process.stdout.readline()
-        assert line, await process.communicate()
-        lines.append(json.loads(line))
-        if lines[-1]["event"] == "listening":
-            return str(lines[-1]["address"])
 
 
 async def test_a_port_that_is_taken_is_one_clear_line_and_exit_2(tmp_path: Path) -> None:

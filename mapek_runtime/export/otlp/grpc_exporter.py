@@ -15,10 +15,9 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
-from opentelemetry.sdk.trace import ReadableSpan
 
 from mapek_runtime.errors import ConfigError, TransportError
 from mapek_runtime.export.retry import Backoff, persist
@@ -27,14 +26,15 @@ from .grpc_channel import Channel, Dial, forked, open_channel
 from .grpc_status import CallFailed, check_answer, failure
 from .grpc_target import Target, read_target
 from .options import (
-    MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
+    check_size,
     read_compression,
     read_extra_headers,
     read_timeout,
     read_tls_files,
     user_agent,
 )
+from .refusal import AsyncioOnly
 
 __all__ = ["OTLPGrpcSpanExporter"]
 
@@ -65,7 +65,7 @@ SECRET_LENGTH = 4
 """Shorter header values are no secrets; to cut "1" out of every message would spoil it."""
 
 
-class OTLPGrpcSpanExporter:
+class OTLPGrpcSpanExporter(AsyncioOnly):
     """Sends OTLP requests to a collector over gRPC; an asyncio exporter for `BatchSpanProcessor`.
 
     Arguments are named as in the SDK's gRPC exporter, and default to `OTEL_EXPORTER_OTLP_TRACES_*`, then
@@ -128,17 +128,6 @@ class OTLPGrpcSpanExporter:
         loop = asyncio.get_running_loop()
         await self._attempt(loop, payload, loop.time() + (self._timeout or math.inf))
 
-    def export(self, spans: Sequence[ReadableSpan]) -> NoReturn:
-        """Refuse loudly: this is what a processor of the SDK calls, and it would lose the spans."""
-        raise TypeError(
-            f"OTLPGrpcSpanExporter is an asyncio exporter and cannot take {len(spans)} spans from a "
-            "processor of the SDK; give it to mapek_runtime.BatchSpanProcessor"
-        )
-
-    def shutdown(self) -> None:
-        """Refuse loudly, as `export` does."""
-        raise TypeError("OTLPGrpcSpanExporter is an asyncio exporter; await aclose()")
-
     async def release(self) -> None:
         """Close the connection of the running loop; the next request opens another."""
         channel = self._channel
@@ -167,11 +156,7 @@ class OTLPGrpcSpanExporter:
         return self._channel
 
     async def _attempt(self, loop: asyncio.AbstractEventLoop, payload: bytes, deadline: float) -> None:
-        if len(payload) > MAX_REQUEST_BYTES:
-            raise TransportError(
-                f"{self._where}: a request of {len(payload)} bytes is over the limit of {MAX_REQUEST_BYTES}",
-                error_type="request_too_large",
-            )
+        check_size(self._where, payload)
         remaining = None if deadline == math.inf else max(0.0, deadline - loop.time())
         try:
             answer = await self._open(loop).call(payload, remaining)

@@ -15,12 +15,11 @@ import os
 import random
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import aiohttp
-from opentelemetry.sdk.trace import ReadableSpan
 
 from mapek_runtime.errors import TransportError
 from mapek_runtime.export.retry import RETRYABLE_STATUSES, Backoff, persist
@@ -29,14 +28,15 @@ from .http_address import HttpAddress, read_address
 from .http_answer import check_answer, too_large
 from .http_connections import leave_connections, make_connector, reused
 from .options import (
-    MAX_REQUEST_BYTES,
     MAX_RESPONSE_BYTES,
+    check_size,
     read_compression,
     read_extra_headers,
     read_timeout,
     read_tls_files,
     user_agent,
 )
+from .refusal import AsyncioOnly
 
 __all__ = ["OTLPSpanExporter"]
 
@@ -49,7 +49,7 @@ _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "expe
 """What HTTP itself writes; a user's header of that name would break the request."""
 
 
-class OTLPSpanExporter:
+class OTLPSpanExporter(AsyncioOnly):
     """Sends OTLP requests to a collector; an asyncio exporter for `BatchSpanProcessor`.
 
     Arguments are named as in the SDK's exporter, and default to `OTEL_EXPORTER_OTLP_TRACES_*`, then
@@ -115,17 +115,6 @@ class OTLPSpanExporter:
                 # What kept it from the collector, a bad certificate too, may be mended meanwhile.
                 error.retryable = True
             raise
-
-    def export(self, spans: Sequence[ReadableSpan]) -> NoReturn:
-        """Refuse loudly: this is what a processor of the SDK calls, and it would lose the spans."""
-        raise TypeError(
-            f"OTLPSpanExporter is an asyncio exporter and cannot take {len(spans)} spans from a processor of "
-            "the SDK; give it to mapek_runtime.BatchSpanProcessor"
-        )
-
-    def shutdown(self) -> None:
-        """Refuse loudly, as `export` does."""
-        raise TypeError("OTLPSpanExporter is an asyncio exporter; await aclose()")
 
     async def release(self) -> None:
         """Close the connections of the running loop; the next request opens others."""
@@ -212,11 +201,7 @@ class OTLPSpanExporter:
         return asyncio.get_running_loop().time() + (self._timeout or float("inf"))
 
     async def _body(self, payload: bytes, deadline: float) -> bytes:
-        if len(payload) > MAX_REQUEST_BYTES:
-            raise TransportError(
-                f"{self._where}: a request of {len(payload)} bytes is over the limit of {MAX_REQUEST_BYTES}",
-                error_type="request_too_large",
-            )
+        check_size(self._where, payload)
         if not self._gzip:
             return payload
         if len(payload) < IN_PLACE_BYTES:

@@ -18,12 +18,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from mapek_runtime.errors import ConfigError, TransportRejected
+from mapek_runtime.errors import ConfigError, TransportError, TransportRejected
 from mapek_runtime.export.environment import is_header, read_headers, read_number, read_text
 from mapek_runtime.export.notice import Notices
 
 __all__ = [
     "MAX_REQUEST_BYTES",
+    "check_size",
     "MAX_RESPONSE_BYTES",
     "Compression",
     "TlsFiles",
@@ -171,6 +172,15 @@ def user_agent() -> str:
     except PackageNotFoundError:  # a checkout that is not installed
         ours = "0"
     return f"mapek-runtime/{ours} OTel-OTLP-Exporter-Python/{version('opentelemetry-sdk')}"
+
+
+def check_size(where: str, payload: bytes) -> None:
+    """Raise TransportError for a request that is larger than the specification lets anybody send."""
+    if len(payload) > MAX_REQUEST_BYTES:
+        raise TransportError(
+            f"{where}: a request of {len(payload)} bytes is over the limit of {MAX_REQUEST_BYTES}",
+            error_type="request_too_large",
+        )
 
 
 def without_secrets(address: str) -> str:
