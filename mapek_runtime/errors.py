@@ -14,6 +14,7 @@ MapekError
 │   └── PhaseTimeout (TimeoutError)  the phase ran past its limit
 ├── KnowledgeError              knowledge could not be kept on disk; it is still in memory
 ├── QueryError                  a query cannot be read
+├── StoreError                  the trace store cannot be opened, read or written
 ├── EngineUnavailable           an engine lacks a right, a program or a kernel feature
 └── ExportError                 never leaves the batch task
     ├── EncodeError             a span could not be encoded
@@ -26,6 +27,8 @@ A class stands here when a caller would do something different on it.
 """
 
 from __future__ import annotations
+
+from unicodedata import combining, east_asian_width
 
 __all__ = [
     "ConfigError",
@@ -45,6 +48,7 @@ __all__ = [
     "SpanReused",
     "SpanSpecError",
     "SpoolError",
+    "StoreError",
     "TransportError",
     "TransportRejected",
 ]
@@ -107,7 +111,37 @@ class KnowledgeError(MapekError):
 
 
 class QueryError(MapekError):
-    """A query cannot be read: what was written, the column, and what would be right."""
+    """A query cannot be read: what was written, the column, and what would be right.
+
+    `text` is the query, `column` the place in it, counted in characters from 1; both are None where the
+    fault is of no one place. A column one past the end says that the text ends too early.
+    """
+
+    def __init__(self, message: str, *, text: str | None = None, column: int | None = None) -> None:
+        super().__init__(message if column is None else f"column {column}: {message}")
+        self.text = text
+        self.column = column
+
+    def pointer(self, width: int = 100) -> str:
+        """The line of the query with a caret below the column, cut to `width`; empty without a column."""
+        if self.text is None or self.column is None:
+            return ""
+        before, after = self.text[: self.column - 1], self.text[self.column - 1 :]
+        before, after = before.rpartition("\n")[2], after.partition("\n")[0]
+        if len(before) > width // 2:
+            before = "…" + before[1 - width // 2 :]
+        room = max(width - len(before), 2)
+        if len(after) > room:
+            after = after[: room - 1] + "…"
+        # What a terminal would act on is not sent to it.
+        shown = ["".join(c if c.isprintable() else " " for c in part) for part in (before, after)]
+        wide = sum(east_asian_width(c) in {"W", "F"} for c in shown[0])
+        narrow = sum(combining(c) != 0 for c in shown[0])
+        return f"{shown[0]}{shown[1]}\n{' ' * (len(shown[0]) + wide - narrow)}^"
+
+
+class StoreError(MapekError):
+    """The trace store cannot be opened, read or written: the path, what failed, what would be right."""
 
 
 class EngineUnavailable(MapekError):

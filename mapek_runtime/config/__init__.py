@@ -7,7 +7,7 @@ struct.
 
 from __future__ import annotations
 
-from .address import without_secrets
+from .address import is_everywhere, is_loopback, split_listen, without_secrets
 from .decode import Configuration, decode
 from .schema import Leaf, describe_type, leaves, variable_of
 from .settings import (
@@ -24,10 +24,11 @@ from .settings import (
     SamplerSettings,
     Settings,
     SpoolSettings,
+    StoreSettings,
     WatchSettings,
-    WebSettings,
 )
 from .sources import Sources, Value, read_sources
+from .web import WebSettings
 
 __all__ = [
     "Configuration",
@@ -46,13 +47,17 @@ __all__ = [
     "Settings",
     "Sources",
     "SpoolSettings",
+    "StoreSettings",
     "Value",
     "WatchSettings",
     "WebSettings",
     "decode",
     "describe_type",
+    "is_everywhere",
+    "is_loopback",
     "leaves",
     "read_sources",
+    "split_listen",
     "variable_of",
     "without_secrets",
 ]

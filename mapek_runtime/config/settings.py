@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .address import ADDRESS
+from .web import WebSettings
 
 __all__ = [
     "CopySettings",
@@ -26,8 +27,8 @@ __all__ = [
     "SamplerSettings",
     "Settings",
     "SpoolSettings",
+    "StoreSettings",
     "WatchSettings",
-    "WebSettings",
 ]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -144,7 +145,8 @@ class ExportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where spans go."""
 
     exporter: ExporterName | tuple[ExporterName, ...] = "auto"
-    """auto: otlp where an endpoint is known, else memory, which keeps the newest spans. otlp: this
+    """auto: otlp where an endpoint is known, else the trace store where there is one (`[store]`), else
+    memory, which keeps the newest spans. otlp: this
     package's asyncio exporter. otlp-sdk: the one of opentelemetry-exporter-otlp, in a thread of its own;
     for both OTEL_EXPORTER_OTLP_TIMEOUT is in milliseconds, as specified. console: one line a span. none:
     nothing is exported, and no copies. Of a list each gets every span."""
@@ -280,11 +282,12 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where metrics are sent. `/metrics` of `web.listen` shows them in any case."""
+    """Where metrics are sent. `/metrics` of what `[web]` serves shows them in any case."""
 
     exporters: tuple[Literal["otlp", "prometheus"], ...] = ()
     """otlp: to a collector, by OpenTelemetry's own exporter, in a thread of its own. prometheus: on
-    `/metrics` of `web.listen`, and where that is unset of localhost:9464. Empty: nowhere."""
+    `/metrics` of `web.listen`, and where that is unset everything is served on localhost:9464. Empty:
+    nowhere."""
     endpoint: Endpoint = ""
     """The full address that takes OTLP metrics, such as http://localhost:4318/v1/metrics; unset: the
     collector that gets the spans, else what OTEL_EXPORTER_OTLP_* says."""
@@ -294,21 +297,20 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Seconds that one export may take; unset: 10."""
 
 
-class WebSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is served over HTTP: `/metrics` and `/health`, without a password."""
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedded trace store: spans are kept in a file, and answered for by `mapek traces`, the page and
+    the query APIs."""
 
-    listen: Annotated[
-        str,
-        msgspec.Meta(
-            pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):[0-9]{1,5}$",
-            extra={"words": "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"},
-        ),
-    ] = ""
-    """The address to serve on, as HOST:PORT; port 0 is any that is free. Unset: nothing is served."""
-
-    def __post_init__(self) -> None:
-        if self.listen and int(self.listen.rpartition(":")[2]) > 65_535:
-            raise ValueError(f"listen is {self.listen!r}; its port must be from 0 to 65535")
+    enabled: bool | None = None
+    """Unset: on for `mapek run` unless `export.exporter` is none, as far as the folder can be written; off
+    for a library's `tracing()`. With a store, `export.exporter` auto without an endpoint means the store
+    alone; a collector that is named gets every span as well."""
+    path: str = ""
+    """The file, on a local disk; unset: `traces.sqlite` in the state folder."""
+    max_age: Positive = 604_800.0
+    """Seconds after which spans are deleted."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=8_388_608)] = 1_073_741_824
+    """Bytes of the file; beyond it the oldest spans are deleted."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -328,6 +330,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     run: RunSettings = RunSettings()
     export: ExportSettings = ExportSettings()
     spool: SpoolSettings = SpoolSettings()
+    store: StoreSettings = StoreSettings()
     sampler: SamplerSettings = SamplerSettings()
     cycles: CycleSamplingSettings = CycleSamplingSettings()
     watch: WatchSettings = WatchSettings()

@@ -26,6 +26,7 @@ __all__ = [
     "LinkView",
     "Messenger",
     "NamesNodes",
+    "NamesTargets",
     "Supervisor",
     "Topology",
 ]
@@ -158,6 +159,14 @@ class FaultInjector(Protocol):
 
     def report(self) -> FaultReport:
         """What happened so far."""
+
+
+@runtime_checkable
+class NamesTargets(Protocol):
+    """A `FaultInjector` that says what each kind of fault can be done to, so that a page can offer it."""
+
+    def targets(self, kind: str) -> Sequence[str]:
+        """The targets of a kind of fault; empty for one that there is not."""
 
 
 @runtime_checkable

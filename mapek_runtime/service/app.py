@@ -11,12 +11,14 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from mapek_runtime.errors import EngineUnavailable
+from mapek_runtime.export.account import Statistics
 from mapek_runtime.loop import (
     Cycle,
     DomainContext,
@@ -32,20 +34,30 @@ from mapek_runtime.trace.watching.lag import LoopLag
 
 from .chaos import run_chaos
 from .exporters import describe_exporters
-from .metrics import Metering, TraceCounter, address_of, open_metrics
+from .listening import Listening, listening
+from .metrics import Metering, TraceCounter, open_metrics
 from .nodes import NodeLoops, watching
 from .output import Output
 from .prepare import Prepared
+from .serving import Shown, serving, store_obstacle
 from .state import halt_file, knowledge_file
 from .stop import Stop
+from .storing import open_store
 from .summary import Summary
-from .tracing import Tracing, open_tracing
+from .tracing import NOTHING, Tracing, open_tracing
+
+if TYPE_CHECKING:
+    from mapek_runtime.store import TraceStore
+
+    from .paging import Feed, RunControls
 
 __all__ = ["Run"]
 
 logger = logging.getLogger(__name__)
 events = structlog.stdlib.get_logger("mapek.events")
 
+_FLUSH = 2.0
+"""Seconds that the page waits for spans that have ended to be stored."""
 _RESERVED = frozenset({"event", "level", "exc_info", "stack_info", "extra", "timestamp", "logger"})
 """Keys of a log line that a field of an event must not take."""
 
@@ -70,6 +82,13 @@ class Run:
         self._started = 0.0
         self._closing_since: float | None = None
         self._stop = Stop()
+        self._store: TraceStore | None = None
+        self._tracing: Tracing | None = None
+        self._feed: Feed | None = None
+        self._controls: RunControls | None = None
+        self._has_started = False
+        self.page = ""
+        """The address of the page, for a browser of this machine; empty where nothing is served."""
 
     async def run(self, make_output: Callable[[Run], Output]) -> Summary:
         """Run until it is told to stop, or until `run.duration` is over; then finish, flush and sum up.
@@ -91,13 +110,20 @@ class Run:
                     )
             async with AsyncExitStack() as inner:
                 # Closed after the spans are sent, so that the last counts are told too.
-                metering = await inner.enter_async_context(open_metrics(settings, self._time_to_close))
+                where = listening(settings, os.environ)
+                metering = await inner.enter_async_context(
+                    open_metrics(settings, self._time_to_close, pages=where is not None)
+                )
+                self._store = await inner.enter_async_context(
+                    open_store(self.prepared.configuration, os.environ, by_default=True)
+                )
                 tracing = await inner.enter_async_context(
                     open_tracing(
                         self.prepared.configuration,
                         instrument=True,
                         console=sys.stderr,
                         spool=True,
+                        store=self._store,
                         meter_provider=metering.provider if metering is not None else None,
                     )
                 )
@@ -107,9 +133,11 @@ class Run:
                     self._measure(metering, tracing)
                 output = self._output = make_output(self)
                 await inner.enter_async_context(_background(output.run(), "output"))
+                self._tracing = tracing
+                if where is not None and metering is not None and metering.pages is not None:
+                    await self._serve(inner, where, metering.pages.render, tracing)
+                # From here on: what a server imports holds up no loop, because none runs yet.
                 await inner.enter_async_context(self._lag)
-                if metering is not None:
-                    await self._serve(inner, metering)
                 await self._run_domains(inner)
                 seconds = self.elapsed()
             # Everything is closed and flushed: only now is the account of the spans final.
@@ -140,6 +168,10 @@ class Run:
         """The counts of each node's loop."""
         return self.loops.statistics()
 
+    def spans(self) -> Statistics:
+        """Every term of the law, as it is now."""
+        return NOTHING if self._tracing is None else self._tracing.statistics()
+
     def loop_lag_ms(self) -> Mapping[str, float]:
         """How late the event loop was so far: median, 99th percentile and longest."""
         return self._lag.milliseconds()
@@ -163,20 +195,44 @@ class Run:
         self._lag.histogram = metering.lag_histogram()
         self.loops.meter_provider = metering.provider
 
-    async def _serve(self, stack: AsyncExitStack, metering: Metering) -> None:
-        listen = address_of(self.prepared.settings, os.environ)
-        if metering.pages is None or not listen:
-            return
-        # A run that is not to be asked does not load a web server.
-        from mapek_runtime.web import WebServer
-
-        server = await stack.enter_async_context(
-            WebServer(listen, metrics=metering.pages.render, health=self._health)
+    async def _serve(
+        self,
+        stack: AsyncExitStack,
+        where: Listening,
+        metrics: Callable[[str], tuple[bytes, str]],
+        tracing: Tracing,
+    ) -> None:
+        # In a thread: it imports much. A run that is not to be asked does not load it.
+        make_page = (await asyncio.to_thread(import_module, "mapek_runtime.service.paging")).make_page
+        feed, controls = make_page(self.prepared, self, self._store, self._emit)
+        self._feed, self._controls = feed, controls
+        await stack.enter_async_context(_background(feed.run(), "feed"))
+        shown = Shown(
+            metrics=metrics,
+            health=self.health,
+            obstacles=self._obstacles,
+            store=self._store,
+            flush=lambda: tracing.provider.aforce_flush(_FLUSH),
+            source=feed,
+            controls=controls,
         )
-        logger.info("serving /metrics and /health on %s", server.address)
-        self._emit("listening", {"address": server.address})
+        server = await stack.enter_async_context(serving(where, self.prepared.settings.web, shown))
+        self.page = server.page
+        logger.info("serving on %s", server.address)
+        self._emit("listening", {"address": server.address, "page": server.page})
 
-    def _health(self) -> Mapping[str, Any]:
+    async def _obstacles(self) -> Mapping[str, str]:
+        if self._stop.asked.is_set():
+            return {"loops": "they were told to stop"}
+        if not self._has_started:
+            return {"loops": "they have not started yet"}
+        found = {f"loop of {node}": why for node, why in self.loops.faults().items()}
+        if self._store is not None and (why := await store_obstacle(self._store)):
+            found["store"] = why
+        return found
+
+    def health(self) -> Mapping[str, Any]:
+        """Whether it is well, and what is wrong with which loop: what `/health` answers."""
         faults = {} if self._stop.asked.is_set() else self.loops.faults()
         status = "failing" if faults else "stopping" if self._stop.asked.is_set() else "ok"
         return {
@@ -211,6 +267,7 @@ class Run:
             )
         try:
             await self.loops.start(self.prepared.nodes)
+            self._has_started = True
             self._emit(
                 "started",
                 {
@@ -222,6 +279,9 @@ class Run:
                 },
             )
             async with AsyncExitStack() as chaos:
+                if self._controls is not None:
+                    # Its faults are cleared like those of chaos, while the domains are still there.
+                    await chaos.enter_async_context(self._controls)
                 if settings.run.chaos:
                     await chaos.enter_async_context(
                         _background(
@@ -264,6 +324,8 @@ class Run:
         return Knowledge(None if self._folder is None else SqliteStore(knowledge_file(self._folder, node_id)))
 
     def _on_cycle(self, cycle: Cycle) -> None:
+        if self._feed is not None:
+            self._feed.cycle(cycle)
         about_actions = [insight for insight in cycle.insights if insight.link is not None]
         if not (cycle.outcomes or about_actions or cycle.failures or (cycle.dry_run and cycle.actions)):
             return
@@ -287,6 +349,8 @@ class Run:
     def _emit(self, name: str, fields: Mapping[str, Any]) -> None:
         if self._output is not None:
             self._output.event(name, fields)
+        if self._feed is not None:
+            self._feed.event(name, fields)
         # Standard output tells it to people already, unless it is for machines.
         level = logging.INFO if self.prepared.settings.run.json else logging.DEBUG
         events.log(level, name, **{f"{k}_" if k in _RESERVED else k: v for k, v in fields.items()})

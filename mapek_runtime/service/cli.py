@@ -90,7 +90,7 @@ def run(
     ] = False,
     listen: Annotated[
         str | None,
-        typer.Option("--listen", metavar="HOST:PORT", help="Serve /metrics and /health there."),
+        typer.Option("--listen", metavar="HOST:PORT", help="Serve there [default: 127.0.0.1:8380]."),
     ] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="Serve nothing, whatever is set.")] = False,
     state: StateFolder = None,
@@ -105,7 +105,8 @@ def run(
         "loop.dry_run": (dry_run or None, "--dry-run"),
         "run.duration": (duration, "--duration"),
         "run.json": (as_json or None, "--json"),
-        "web.listen": ("", "--no-web") if no_web else (listen, "--listen"),
+        "web.listen": (listen, "--listen"),
+        "web.enabled": (False if no_web else None, "--no-web"),
     }
     with _refusing():
         prepared = prepare(_sources(config, flags, plugin), os.environ)

@@ -34,19 +34,22 @@ __all__ = ["describe_exporters", "exporter_from_environment", "make_exporters", 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318/v1/traces", "grpc": "http://localhost:4317"}
+_STORE = "store"
+"""What auto may come to mean besides the names of exporters."""
 NO_LIMIT = 86_400.0
 """Seconds in place of "no limit", which the SDK's exporters do not know; `export.timeout` ends it before."""
 
 
-def make_exporters(settings: ExportSettings, console: TextIO) -> tuple[Any, ...]:
+def make_exporters(settings: ExportSettings, console: TextIO, *, stored: bool = False) -> tuple[Any, ...]:
     """Every exporter that is set; empty for none. Raises `ConfigError`.
 
-    Reads certificates, so not on a running loop. The console exporter writes to `console`.
+    Reads certificates, so not on a running loop. The console exporter writes to `console`. `stored` says
+    that a trace store, which is none of these, gets every span.
     """
-    names = tuple(dict.fromkeys(_resolved(name, settings) for name in settings.exporters))
+    names = tuple(dict.fromkeys(_resolved(name, settings, stored=stored) for name in settings.exporters))
     if names == ("none",):
         return ()
-    made = [_make(name, settings, console) for name in names]
+    made = [_make(name, settings, console) for name in names if name != _STORE]
     taken = {_endpoint(settings)} if {"otlp", "otlp-sdk"} & set(names) else set()
     for each in settings.copies:
         copy = CopySettings(endpoint=each) if isinstance(each, str) else each
@@ -96,10 +99,10 @@ def exporter_from_environment(name: Literal["otlp", "otlp-sdk"], environ: Mappin
     return _make(name, configuration.settings.export, None)
 
 
-def _resolved(name: str, settings: ExportSettings) -> str:
-    if name == "auto":
-        return "otlp" if settings.endpoint else "memory"
-    return name
+def _resolved(name: str, settings: ExportSettings, *, stored: bool) -> str:
+    if name != "auto":
+        return name
+    return "otlp" if settings.endpoint else _STORE if stored else "memory"
 
 
 def _make(name: str, settings: ExportSettings, console: TextIO | None) -> Any:

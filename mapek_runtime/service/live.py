@@ -35,6 +35,9 @@ _STYLES = {"up": "green", "drained": "yellow", "down": "red"}
 class Watched(Protocol):
     """What the view needs of a run."""
 
+    page: str
+    """The address of the page; empty where nothing is served."""
+
     def elapsed(self) -> float:
         """Seconds since the run began."""
 
@@ -57,6 +60,7 @@ class Picture:
 
     elapsed: float
     title: str
+    page: str = ""
     links: tuple[LinkView, ...] = ()
     nodes: Mapping[str, tuple[bool, RuntimeStatistics]]
     routes: Mapping[tuple[str, str], tuple[str, ...]]
@@ -124,6 +128,7 @@ def look(watched: Watched, title: str, events: tuple[str, ...]) -> Picture:
     return Picture(
         elapsed=watched.elapsed(),
         title=title,
+        page=watched.page,
         links=tuple(link for topology in topologies for link in topology.links()),
         nodes={
             name: (alive.get(name, True), statistics.get(name, zero))
@@ -145,6 +150,8 @@ def draw(picture: Picture) -> RenderableType:
     parts.append(
         Panel(Text("\n".join(picture.events) or "nothing yet"), title="what happened", title_align="left")
     )
+    if picture.page:
+        parts.append(Text.assemble("page  ", (picture.page, f"link {picture.page}")))
     return Group(*parts)
 
 

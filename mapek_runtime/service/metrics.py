@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from mapek_runtime.trace.watching.histogram import LagHistogram
 if TYPE_CHECKING:
     from mapek_runtime.web import PrometheusReader
 
-__all__ = ["MeteredLag", "Metering", "TraceCounter", "address_of", "open_metrics"]
+__all__ = ["MeteredLag", "Metering", "TraceCounter", "open_metrics"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class MeteredLag(LagHistogram):
 
 @dataclass(frozen=True, slots=True)
 class Metering:
-    """A run's meter provider, and the reader of `/metrics` where there is such an address."""
+    """A run's meter provider, and the reader of `/metrics` where it is served."""
 
     provider: MeterProvider
     pages: PrometheusReader | None
@@ -133,21 +133,21 @@ class Metering:
 
 @asynccontextmanager
 async def open_metrics(
-    settings: Settings, time_left: Callable[[], float] | None = None
+    settings: Settings, time_left: Callable[[], float] | None = None, *, pages: bool = False
 ) -> AsyncIterator[Metering | None]:
     """The meters of a run, None where metrics go nowhere; what was counted last is sent on exit.
 
-    `time_left` is asked then how many seconds it may take; unset: those of `export.shutdown`.
+    `pages` says that `/metrics` is served. `time_left` is asked at the end how many seconds it may take;
+    unset: those of `export.shutdown`.
     It becomes OpenTelemetry's global meter provider where there is none yet, so that what plugins and
     instrumentations measure is shown too.
     """
     readers: list[MetricReader] = []
-    pages: PrometheusReader | None = None
-    if address_of(settings, os.environ):
-        from mapek_runtime.web import PrometheusReader
-
-        pages = PrometheusReader()
-        readers.append(pages)
+    shown: PrometheusReader | None = None
+    if pages:
+        # In a thread: it is the first of what serves that is imported.
+        shown = await asyncio.to_thread(_prometheus_reader)
+        readers.append(shown)
     if "otlp" in settings.metrics.exporters:
         # In a thread: it imports much, and reads certificates.
         readers.append(await asyncio.to_thread(_otlp_reader, settings))
@@ -160,27 +160,15 @@ async def open_metrics(
     if is_stand_in(metrics_api.get_meter_provider()):
         metrics_api.set_meter_provider(provider)
     try:
-        yield Metering(provider, pages)
+        yield Metering(provider, shown)
     finally:
         await _close(provider, max(_LEAST, time_left() if time_left else settings.export.shutdown))
 
 
-def address_of(settings: Settings, environ: Mapping[str, str]) -> str:
-    """Where `/metrics` is to be served, as HOST:PORT; empty when nowhere.
+def _prometheus_reader() -> PrometheusReader:
+    from mapek_runtime.web import PrometheusReader
 
-    The exporter `prometheus` has an address of its own in OpenTelemetry's specification, for where
-    none is set here.
-    """
-    if settings.web.listen or "prometheus" not in settings.metrics.exporters:
-        return settings.web.listen
-    host = environ.get("OTEL_EXPORTER_PROMETHEUS_HOST", "").strip() or "localhost"
-    text = environ.get("OTEL_EXPORTER_PROMETHEUS_PORT", "").strip() or "9464"
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        logger.warning(
-            "OTEL_EXPORTER_PROMETHEUS_PORT is %r; it must be a port from 0 to 65535; using 9464", text
-        )
-        text = "9464"
-    return f"[{host}]:{text}" if ":" in host else f"{host}:{text}"
+    return PrometheusReader()
 
 
 def _otlp_reader(settings: Settings) -> MetricReader:

@@ -125,6 +125,9 @@ class PlainLines:
 
 def describe_event(name: str, fields: Mapping[str, Any]) -> str:
     """An event in one line: its name, and what it carries as key=value."""
+    if name == "listening" and fields.get("page"):
+        # What a terminal makes a link of.
+        return f"{'page':<16} {fields['page']}"
     words = [f"{name:<16}"]
     for key, value in fields.items():
         if value in (None, "", [], {}):

@@ -16,8 +16,10 @@ from mapek_runtime.loop import Domain, NamesNodes, Registry
 
 from .discovery import DOMAINS, PLUGINS, PluginSource, find_domain, find_plugin, installed
 from .exporters import make_exporters
+from .serving import check_serving
 from .spooling import spool_folder
 from .state import state_folder
+from .storing import store_path
 
 __all__ = ["Prepared", "prepare", "problems"]
 
@@ -83,6 +85,8 @@ def problems(sources: Sources, environ: Mapping[str, str]) -> tuple[Prepared | N
         # What a run would find only when it has begun: certificates, packages, folders.
         make_exporters(prepared.settings.export, sys.stderr)
         spool_folder(prepared.configuration, environ, by_default=True)
+        store_path(prepared.configuration, environ, by_default=True)
+        check_serving(prepared.configuration, environ)
     except MapekError as error:
         return None, [error]
     return prepared, []

@@ -21,7 +21,7 @@ from mapek_runtime.export.spool import SpooledExporter
 
 from .state import state_folder
 
-__all__ = ["spool_folder", "with_spools"]
+__all__ = ["obstacle", "spool_folder", "with_spools"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def spool_folder(
         return None
     named = Path(spool.directory).expanduser() if spool.directory else None
     folder = named or state_folder(settings, environ) / "spool"
-    reason = _obstacle(folder)
+    reason = obstacle(folder)
     if reason is None:
         return folder
     if spool.enabled or named is not None:
@@ -95,7 +95,7 @@ def _name(exporter: Any) -> str:
     return f"{readable}-{zlib.crc32(f'{type(exporter).__name__} {address}'.encode()):08x}"
 
 
-def _obstacle(folder: Path) -> str | None:
+def obstacle(folder: Path) -> str | None:
     """Why nothing can be written there; None when it can, or when the folder can be made."""
     try:
         # Nothing is made here: `mapek check` only looks.

@@ -34,6 +34,7 @@ from mapek_runtime.config import (
 from mapek_runtime.export import BatchSpanProcessor
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.export.loop_end import when_loop_ends
+from mapek_runtime.export.sink import ByteExporter
 from mapek_runtime.trace import LiveSpans, TracerProvider, use_provider
 from mapek_runtime.trace.leaving import install_leaving
 from mapek_runtime.trace.sampling import CycleSampler
@@ -44,15 +45,17 @@ from .polling import polling
 from .sampling import make_sampler
 from .signals import Ending
 from .spooling import with_spools
+from .storing import open_store
 
-__all__ = ["Tracing", "make_tracing", "open_tracing", "tracing"]
+__all__ = ["NOTHING", "Tracing", "make_tracing", "open_tracing", "tracing"]
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 30.0
 """Seconds between two reports of spans that were never ended, where no other time is set."""
 
-_NOTHING = Statistics(0, 0, 0, {}, 0, 0, 0, 0, {})
+NOTHING = Statistics(0, 0, 0, {}, 0, 0, 0, 0, {})
+"""The account of a processor that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Tracing:
 
     def statistics(self) -> Statistics:
         """Every term of the law; all zero where nothing is exported."""
-        return self.processor.statistics() if self.processor is not None else _NOTHING
+        return self.processor.statistics() if self.processor is not None else NOTHING
 
 
 @asynccontextmanager
@@ -106,9 +109,16 @@ async def tracing(
     configuration = decode(sources, strict=False)
     for warning in configuration.warnings:
         logger.warning("%s", warning)
-    async with open_tracing(
-        configuration, instrument=instrument, attributes=attributes, handle_signals=handle_signals
-    ) as opened:
+    async with (
+        open_store(configuration, os.environ, by_default=False) as store,
+        open_tracing(
+            configuration,
+            instrument=instrument,
+            attributes=attributes,
+            handle_signals=handle_signals,
+            store=store,
+        ) as opened,
+    ):
         yield opened.provider
 
 
@@ -122,10 +132,12 @@ async def open_tracing(
     handle_signals: bool = True,
     meter_provider: MeterProvider | None = None,
     spool: bool = False,
+    store: ByteExporter | None = None,
 ) -> AsyncIterator[Tracing]:
     """The same from a configuration that was read already; the console exporter writes to `console`.
 
-    `spool` says whether there is one where `spool.enabled` is unset.
+    `spool` says whether there is one where `spool.enabled` is unset; `store` gets every span too, and is
+    closed with the rest.
     What provider and processor measure of themselves goes to `meter_provider`, else to the global one.
     """
     settings = configuration.settings
@@ -141,7 +153,7 @@ async def open_tracing(
     exporters: tuple[Any, ...] = ()
     if not provider._disabled:
         # In a thread, because an exporter reads certificates and the version of this package.
-        exporters = await asyncio.to_thread(_exporters, configuration, console, spool=spool)
+        exporters = await asyncio.to_thread(_exporters, configuration, console, spool=spool, store=store)
     opened = _joined(provider, exporters, settings.export, holds, meter_provider)
     with ExitStack() as stack:
         if holds is not None:
@@ -186,6 +198,8 @@ def make_tracing(configuration: Configuration, *, console: TextIO | None = None)
     resource = Resource.create({SERVICE_NAME: settings.service_name})
     sampler, holds = _deciding(settings.cycles, make_sampler(settings.sampler, resource))
     provider = TracerProvider(sampler, resource)
+    if settings.store.enabled:
+        logger.warning("store.enabled counts for `mapek run` and for tracing() only; no spans are kept")
     exporters = () if provider._disabled else _exporters(configuration, console, spool=False)
     made = _joined(provider, exporters, settings.export, holds)
     if holds is not None:
@@ -221,9 +235,17 @@ async def _watching(settings: WatchSettings, provider: TracerProvider) -> AsyncI
         yield
 
 
-def _exporters(configuration: Configuration, console: TextIO | None, *, spool: bool) -> tuple[Any, ...]:
-    exporters = make_exporters(configuration.settings.export, console or sys.stdout)
-    return with_spools(exporters, configuration, os.environ, by_default=spool)
+def _exporters(
+    configuration: Configuration,
+    console: TextIO | None,
+    *,
+    spool: bool,
+    store: ByteExporter | None = None,
+) -> tuple[Any, ...]:
+    exporters = make_exporters(configuration.settings.export, console or sys.stdout, stored=store is not None)
+    spooled = with_spools(exporters, configuration, os.environ, by_default=spool)
+    # Its file is as good as a spool's, so it has none.
+    return spooled if store is None else (*spooled, store)
 
 
 def _joined(

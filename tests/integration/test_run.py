@@ -256,7 +256,8 @@ def test_two_processes_are_two_nodes_of_a_real_deployment(tmp_path: Path) -> Non
 
     for node, (code, lines, err) in ended.items():
         assert code == 0, err
-        assert lines[0]["nodes"] == [node]
+        (started,) = [line for line in lines if line["event"] == "started"]
+        assert started["nodes"] == [node]
         assert lines[-1]["cycles"] >= 10
         # Each has found the other, over real datagrams, and kept what it learned.
         assert re.search(r'mesh\.node_discovery .*"nodes_discovered": 1', err)

@@ -82,6 +82,12 @@ class Chaos:
         """The kinds of fault that can be made."""
         return KINDS
 
+    def targets(self, kind: str) -> Sequence[str]:
+        """The nodes, or the links, that a kind of fault can be done to."""
+        if kind not in KINDS:
+            return ()
+        return self._nodes if kind == "node.crash" else [link_id(a, b) for a, b in self._links]
+
     def schedule(self, seed: int, duration: float) -> Sequence[Fault]:
         """A reproducible schedule of faults that leave the mesh connected."""
         return fault_schedule(seed, duration, self._nodes, self._links, loss=self._loss)
@@ -90,8 +96,7 @@ class Chaos:
         """Make it so; raises `MapekError` for a kind or target that there is not."""
         if fault.kind not in KINDS:
             raise MapekError(f"fault kind {fault.kind!r}; the mesh can make {', '.join(KINDS)}")
-        links = tuple(link_id(a, b) for a, b in self._links)
-        known = self._nodes if fault.kind == "node.crash" else links
+        known = self.targets(fault.kind)
         if fault.target not in known:
             raise MapekError(f"{fault.kind} on {fault.target!r}; it must be one of {', '.join(known)}")
         self.referee.begin(fault)
@@ -147,6 +152,10 @@ class BreakableSession(MeshSession[E]):
     def kinds(self) -> Sequence[str]:
         """The kinds of fault that can be made here."""
         return self.chaos.kinds()
+
+    def targets(self, kind: str) -> Sequence[str]:
+        """The nodes, or the links, that a kind of fault can be done to."""
+        return self.chaos.targets(kind)
 
     def schedule(self, seed: int, duration: float) -> Sequence[Fault]:
         """A reproducible schedule of faults that leave the mesh connected."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
@@ -12,8 +10,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from mapek_runtime import TracerProvider
-from mapek_runtime.config import MetricsSettings, Settings, WebSettings
-from mapek_runtime.service.metrics import MeteredLag, Metering, TraceCounter, address_of, open_metrics
+from mapek_runtime.config import Settings
+from mapek_runtime.service.metrics import MeteredLag, Metering, TraceCounter, open_metrics
 
 
 def count_with(sampler: Sampler) -> int:
@@ -49,35 +47,6 @@ def test_a_delay_is_told_as_often_as_it_is_counted() -> None:
     assert (metric.name, metric.unit, point.count) == ("mapek.loop.lag", "s", lag.count)
     assert point.max == 0.9
     assert point.sum == pytest.approx(0.001 + 0.9 + 0.7 + 0.5 + 0.3 + 0.1)
-
-
-@pytest.mark.parametrize(
-    ("listen", "exporters", "environ", "address"),
-    [
-        ("", (), {}, ""),
-        ("", ("otlp",), {"OTEL_EXPORTER_PROMETHEUS_PORT": "1"}, ""),
-        ("127.0.0.1:80", (), {}, "127.0.0.1:80"),
-        ("127.0.0.1:80", ("prometheus",), {"OTEL_EXPORTER_PROMETHEUS_PORT": "1"}, "127.0.0.1:80"),
-        ("", ("prometheus",), {}, "localhost:9464"),
-        ("", ("prometheus",), {"OTEL_EXPORTER_PROMETHEUS_HOST": "::1"}, "[::1]:9464"),
-        ("", ("prometheus",), {"OTEL_EXPORTER_PROMETHEUS_PORT": "80"}, "localhost:80"),
-    ],
-)
-def test_the_address_of_the_page(
-    listen: str, exporters: tuple[str, ...], environ: dict[str, str], address: str
-) -> None:
-    settings = Settings(web=WebSettings(listen=listen), metrics=MetricsSettings(exporters=exporters))  # type: ignore[arg-type]
-
-    assert address_of(settings, environ) == address
-
-
-def test_a_port_that_is_none_warns_and_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    settings = Settings(metrics=MetricsSettings(exporters=("prometheus",)))
-    with caplog.at_level(logging.WARNING):
-        address = address_of(settings, {"OTEL_EXPORTER_PROMETHEUS_PORT": "many"})
-
-    assert address == "localhost:9464"
-    assert "OTEL_EXPORTER_PROMETHEUS_PORT is 'many'" in caplog.text
 
 
 async def test_nothing_is_made_where_metrics_go_nowhere() -> None:

@@ -1,0 +1,76 @@
+"""What there is: services, operations, which service calls which, and what is new."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from . import search
+from .functions import Deadline
+from .model import SPAN_KINDS, Dependency, FoundSpan, Operation
+from .query.syntax import Query
+
+__all__ = ["dependencies", "newest", "operations", "services", "word_of"]
+
+_LOOKED_AT = 200_000
+"""Spans, the newest ones, among which dependencies are found."""
+_CALLS = """
+SELECT parents.service, children.service, count(*) FROM span AS child
+JOIN operation AS children ON children.id = child.operation
+JOIN span AS parent ON parent.trace_id = child.trace_id AND parent.span_id = child.parent_id
+JOIN operation AS parents ON parents.id = parent.operation
+WHERE child.id > (SELECT max(id) FROM span) - ?1 AND parents.service <> children.service
+AND (?2 IS NULL OR child.start >= ?2) AND (?3 IS NULL OR child.start <= ?3)
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+
+def services(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """The names of all services, in order."""
+    rows = connection.execute("SELECT DISTINCT service FROM operation ORDER BY service")
+    return tuple(service for (service,) in rows)
+
+
+def operations(
+    connection: sqlite3.Connection, service: str | None, kind: str | None
+) -> tuple[Operation, ...]:
+    """The operations of a service and of a kind; None: of all."""
+    rows = connection.execute(
+        "SELECT service, name, kind FROM operation "
+        "WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR kind = ?2) ORDER BY service, name, kind",
+        (service, None if kind is None else SPAN_KINDS.index(kind) if kind in SPAN_KINDS else -1),
+    )
+    return tuple(Operation(service=row[0], name=row[1], kind=word_of(row[2])) for row in rows)
+
+
+def newest(
+    connection: sqlite3.Connection, after: int, query: Query, limit: int, deadline: float
+) -> tuple[int, tuple[FoundSpan, ...]]:
+    """What arrived after the row `after`, and the last row; with -1 only that."""
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM span").fetchone()
+    if after < 0 or after >= last:
+        # Rows are numbered anew when all were let go.
+        return last, ()
+    found = search.choose(
+        connection, query, start=None, end=None, limit=limit, deadline=deadline, after=after, attributes=True
+    )
+    return last, found
+
+
+def dependencies(
+    connection: sqlite3.Connection, start: int | None, end: int | None, deadline: float
+) -> tuple[Dependency, ...]:
+    """How often a span of one service has a parent of another, among the newest spans of that time.
+
+    Without an answer when the time is over.
+    """
+    if len(services(connection)) < 2:
+        return ()
+    rows: list[tuple[str, str, int]] = []
+    with Deadline(deadline).reading(connection):
+        rows += connection.execute(_CALLS, (_LOOKED_AT, start, end))
+    return tuple(Dependency(parent=parent, child=child, calls=calls) for parent, child, calls in rows)
+
+
+def word_of(kind: int) -> str:
+    """The word for the number of a span kind."""
+    return SPAN_KINDS[kind] if 0 <= kind < len(SPAN_KINDS) else SPAN_KINDS[0]

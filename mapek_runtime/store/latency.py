@@ -1,0 +1,90 @@
+"""Percentiles of operations over time, from the counts by minute; no span is looked at."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+
+from mapek_runtime.errors import QueryError
+
+from .catalog import word_of
+from .model import Latency, Operation
+from .rollup import MINUTE, percentile
+
+__all__ = ["latencies"]
+
+_COUNTS = """
+SELECT operation, (minute - ?1) / ?2, bucket, sum(spans), sum(errors) FROM minute
+WHERE minute BETWEEN ?3 AND ?4 {only} GROUP BY 1, 2, 3
+"""
+_MOST_STEPS = 10_000
+
+
+def latencies(
+    connection: sqlite3.Connection,
+    *,
+    service: str | None,
+    name: str | None,
+    start: int | None,
+    end: int | None,
+    step: float | None,
+) -> tuple[Latency, ...]:
+    """A row for each operation and step, in the order of time; without a step one for the whole time."""
+    first, last = connection.execute("SELECT min(minute), max(minute) FROM minute").fetchone()
+    if first is None:
+        return ()
+    if start is not None:
+        first = max(first, start // MINUTE)
+    if end is not None:
+        last = min(last, end // MINUTE)
+    if last < first:
+        return ()
+    minutes = _minutes(step, last - first + 1)
+    # Steps begin at their own multiples, so that the same question later gives the same ones.
+    base = first if step is None else first - first % minutes
+    known = {
+        number: Operation(service=service, name=name, kind=word_of(kind))
+        for number, service, name, kind in connection.execute(
+            "SELECT id, service, name, kind FROM operation "
+            "WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)",
+            (service, name),
+        )
+    }
+    everything = service is None and name is None
+    only = "" if everything else "AND operation IN (SELECT value FROM json_each(?5))"
+    bound: list[object] = [base, minutes, first, last]
+    if not everything:
+        bound.append(str(sorted(known)))
+    buckets: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+    errors: dict[tuple[int, int], int] = defaultdict(int)
+    for operation, at, bucket, spans, failed in connection.execute(_COUNTS.format(only=only), bound):
+        buckets[at, operation][bucket] = spans
+        errors[at, operation] += failed
+    return tuple(
+        Latency(
+            operation=known[operation],
+            start=(base + at * minutes) * MINUTE,
+            seconds=minutes * 60.0,
+            spans=sum(counts.values()),
+            errors=errors[at, operation],
+            p50=percentile(counts, 0.5),
+            p95=percentile(counts, 0.95),
+            p99=percentile(counts, 0.99),
+        )
+        for (at, operation), counts in sorted(buckets.items())
+        if operation in known
+    )
+
+
+def _minutes(step: float | None, all_minutes: int) -> int:
+    if step is None:
+        return all_minutes
+    if step < 60 or step % 60:
+        raise QueryError(f"step is {step!r}; it must be a multiple of 60 seconds")
+    minutes = int(step) // 60
+    if all_minutes // minutes > _MOST_STEPS:
+        raise QueryError(
+            f"step is {step!r} and gives {all_minutes // minutes} steps; at most {_MOST_STEPS}: "
+            "take a longer one, or a shorter time"
+        )
+    return minutes

@@ -1,0 +1,177 @@
+"""The tables of the store, and the opening of its file.
+
+A file of another program, or of a version that this one does not know, is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from mapek_runtime.errors import StoreError
+
+__all__ = ["APPLICATION_ID", "TABLES", "VERSION", "open_reader", "open_writer"]
+
+APPLICATION_ID = 0x4D41504B
+"""`MAPK`, so that `file` and SQLite's own tools know whose file it is."""
+VERSION = 1
+_BUSY = 10.0
+"""Seconds to wait for another process that writes the same file."""
+_WRITER_CACHE = 32_000
+_READER_CACHE = 16_000
+"""Kibibytes of the file that each connection keeps in memory."""
+
+TABLES = """
+CREATE TABLE operation (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL,
+    name TEXT NOT NULL,
+    kind INTEGER NOT NULL,              -- as in OTLP: 0 unspecified, 1 internal, 2 server, 3 client,
+                                        -- 4 producer, 5 consumer
+    UNIQUE (service, name, kind)
+) STRICT;
+CREATE TABLE source (                   -- what the spans of one library of one sender have in common
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    service TEXT NOT NULL,
+    resource BLOB NOT NULL,             -- opentelemetry.proto.resource.v1.Resource
+    resource_schema TEXT NOT NULL,
+    scope BLOB NOT NULL,                -- opentelemetry.proto.common.v1.InstrumentationScope
+    scope_schema TEXT NOT NULL
+) STRICT;
+CREATE TABLE span (
+    id INTEGER PRIMARY KEY,             -- the order of arrival
+    trace_id BLOB NOT NULL,
+    span_id BLOB NOT NULL,
+    parent_id BLOB,                     -- NULL: a root
+    operation INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    status INTEGER NOT NULL,            -- as in OTLP: 0 unset, 1 ok, 2 error
+    start INTEGER NOT NULL,             -- nanoseconds since 1970
+    duration INTEGER NOT NULL,          -- nanoseconds
+    body BLOB NOT NULL                  -- opentelemetry.proto.trace.v1.Span without what stands in columns
+) STRICT;
+CREATE INDEX span_trace ON span (trace_id);
+CREATE INDEX span_operation ON span (operation, start);
+CREATE INDEX span_error ON span (id) WHERE status = 2;
+CREATE TABLE part (                     -- about a thousand spans that arrived together: where a time is
+    first INTEGER PRIMARY KEY,          -- span.id
+    last INTEGER NOT NULL,
+    earliest INTEGER NOT NULL,          -- span.start
+    latest INTEGER NOT NULL
+) STRICT;
+CREATE TABLE minute (                   -- durations of each operation, minute by minute
+    minute INTEGER NOT NULL,            -- minutes since 1970, of the start
+    operation INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,            -- see rollup
+    spans INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    PRIMARY KEY (minute, operation, bucket)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open the file to write, and make it where there is none. Raises `StoreError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = _connect(path, "rwc", _WRITER_CACHE)
+    except (OSError, sqlite3.Error) as error:
+        raise _cannot(path, error) from None
+    try:
+        if not _is_ours(connection, path):
+            # Before the journal: on a file that has one it is ignored.
+            connection.execute("PRAGMA auto_vacuum = incremental")
+            connection.execute("PRAGMA journal_mode = wal")
+            _make_tables(connection)
+        # A killed process loses nothing that was acknowledged; a power cut may lose the last moments,
+        # and never the file.
+        connection.execute("PRAGMA synchronous = normal")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+    except sqlite3.Error as error:
+        connection.close()
+        raise _cannot(path, error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a file that is there, to read only. Raises `StoreError`."""
+    if not path.is_file():
+        raise StoreError(f"there is no trace store in {str(path)!r}; `mapek run` makes one, or name another")
+    try:
+        connection = _connect(path, "ro", _READER_CACHE)
+        try:
+            ours = _is_ours(connection, path)
+        except sqlite3.OperationalError:
+            connection.close()
+            if path.with_name(path.name + "-wal").exists():
+                raise
+            # Its folder cannot be written, which reading a file with a journal takes; nobody writes it.
+            connection = _connect(path, "ro&immutable=1", _READER_CACHE)
+            ours = _is_ours(connection, path)
+    except (OSError, sqlite3.Error) as error:
+        raise _cannot(path, error) from None
+    if not ours:
+        connection.close()
+        raise StoreError(f"{str(path)!r} is empty; `mapek run` makes a trace store, or name another file")
+    return connection
+
+
+def _connect(path: Path, mode: str, cache: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY,
+        isolation_level=None,
+        # Each connection has a thread of its own, which is not the one that closes it at the very end.
+        check_same_thread=False,
+        cached_statements=64,
+    )
+    connection.execute(f"PRAGMA cache_size = -{cache}")
+    connection.execute("PRAGMA temp_store = memory")
+    return connection
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file has our tables; False for an empty one. Raises `StoreError` for another's."""
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if owner == APPLICATION_ID:
+        if version != VERSION:
+            raise StoreError(
+                f"the trace store in {str(path)!r} has version {version} of its tables, this program knows "
+                f"{VERSION}; use the version of mapek-runtime that wrote it, or name another file"
+            )
+        return True
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner or tables:
+        raise StoreError(f"{str(path)!r} is a database of another program; name another file")
+    return False
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        # Another process may have made them while this one waited.
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            for statement in TABLES.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _cannot(path: Path, error: Exception) -> StoreError:
+    why = getattr(error, "strerror", None) or str(error)
+    return StoreError(
+        f"the trace store in {str(path)!r} cannot be used: {why}; name a file in a folder that this user "
+        "may write, or move this one away"
+    )

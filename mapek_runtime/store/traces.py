@@ -1,0 +1,76 @@
+"""A trace by its id: whole, or a page of a large one."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from mapek_runtime.errors import QueryError
+
+from .decode import Source
+from .model import StoredTrace
+from .whole import StoredSpan, traces_data
+
+__all__ = ["ids", "read", "trace_id_of"]
+
+_ID = re.compile(r"[0-9a-fA-F]{1,32}")
+_EXACT = 100_000
+"""Spans up to which those that were sent twice are counted once."""
+_SPANS = """
+SELECT span.trace_id, span.span_id, span.parent_id, operation.name, operation.kind, span.source, span.start,
+       span.duration, span.body
+FROM span JOIN operation ON operation.id = span.operation
+WHERE span.trace_id = ? ORDER BY span.id LIMIT ? OFFSET ?
+"""
+
+
+def trace_id_of(text: str) -> bytes:
+    """The 16 bytes of an id of 32 hexadecimal digits; leading zeros may be left out. Raises QueryError."""
+    if not _ID.fullmatch(text):
+        raise QueryError(f"trace id {text[:64]!r}; it must be 32 hexadecimal digits")
+    return bytes.fromhex(text.rjust(32, "0"))
+
+
+def read(connection: sqlite3.Connection, trace_id: str, offset: int, limit: int) -> StoredTrace | None:
+    """The spans from `offset` on, at most `limit`; None when there is no such trace."""
+    wanted = trace_id_of(trace_id)
+    (total,) = connection.execute("SELECT count(*) FROM span WHERE trace_id = ?", (wanted,)).fetchone()
+    if not total:
+        return None
+    if total <= _EXACT:
+        (total,) = connection.execute(
+            "SELECT count(DISTINCT span_id) FROM span WHERE trace_id = ?", (wanted,)
+        ).fetchone()
+    rows: dict[bytes, StoredSpan] = {}
+    for row in connection.execute(_SPANS, (wanted, limit, offset)):
+        # The same span may have been sent twice.
+        rows.setdefault(row[1], StoredSpan(*row))
+    spans = sorted(rows.values(), key=_start)
+    data = traces_data(spans, _sources(connection, {span.source for span in spans}))
+    return StoredTrace(trace_id=wanted.hex(), data=data, spans=len(spans), total=total, offset=offset)
+
+
+def ids(connection: sqlite3.Connection, beginning: str, limit: int) -> tuple[str, ...]:
+    """Ids that begin with these hexadecimal digits, in order. Raises QueryError for what is none."""
+    if not _ID.fullmatch(beginning):
+        raise QueryError(f"{beginning[:64]!r} begins no trace id; it must be hexadecimal digits, at most 32")
+    low, high = (bytes.fromhex(beginning.lower().ljust(32, digit)) for digit in "0f")
+    rows = connection.execute(
+        "SELECT DISTINCT trace_id FROM span WHERE trace_id BETWEEN ? AND ? ORDER BY trace_id LIMIT ?",
+        (low, high, limit),
+    )
+    return tuple(trace_id.hex() for (trace_id,) in rows)
+
+
+def _start(span: StoredSpan) -> int:
+    return span.start
+
+
+def _sources(connection: sqlite3.Connection, numbers: set[int]) -> dict[int, Source]:
+    found: dict[int, Source] = {}
+    for number in numbers:
+        row = connection.execute(
+            "SELECT resource, resource_schema, scope, scope_schema FROM source WHERE id = ?", (number,)
+        ).fetchone()
+        found[number] = Source(*row)
+    return found
