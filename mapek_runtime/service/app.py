@@ -35,13 +35,14 @@ from mapek_runtime.trace.watching.lag import LoopLag
 from .chaos import run_chaos
 from .exporters import describe_exporters
 from .listening import Listening, listening
-from .metrics import Metering, TraceCounter, open_metrics
+from .metrics import METER, Metering, TraceCounter, open_metrics
 from .nodes import NodeLoops, watching
 from .output import Output
 from .prepare import Prepared
 from .serving import Shown, serving, store_obstacle
 from .state import halt_file, knowledge_file
 from .stop import Stop
+from .store_metrics import observe_store
 from .storing import open_store
 from .summary import Summary
 from .tracing import NOTHING, Tracing, open_tracing
@@ -134,8 +135,8 @@ class Run:
                 output = self._output = make_output(self)
                 await inner.enter_async_context(_background(output.run(), "output"))
                 self._tracing = tracing
-                if where is not None and metering is not None and metering.pages is not None:
-                    await self._serve(inner, where, metering.pages.render, tracing)
+                if where is not None and metering is not None:
+                    await self._serve(inner, where, metering, tracing)
                 # From here on: what a server imports holds up no loop, because none runs yet.
                 await inner.enter_async_context(self._lag)
                 await self._run_domains(inner)
@@ -192,6 +193,8 @@ class Run:
         traces = TraceCounter()
         tracing.provider.add_span_processor(traces)
         metering.observe_spans(tracing.statistics, traces)
+        if self._store is not None:
+            observe_store(metering.provider.get_meter(METER), self._store.statistics)
         self._lag.histogram = metering.lag_histogram()
         self.loops.meter_provider = metering.provider
 
@@ -199,19 +202,21 @@ class Run:
         self,
         stack: AsyncExitStack,
         where: Listening,
-        metrics: Callable[[str], tuple[bytes, str]],
+        metering: Metering,
         tracing: Tracing,
     ) -> None:
+        assert metering.pages is not None, "metrics have pages where something is served"
         # In a thread: it imports much. A run that is not to be asked does not load it.
         make_page = (await asyncio.to_thread(import_module, "mapek_runtime.service.paging")).make_page
         feed, controls = make_page(self.prepared, self, self._store, self._emit)
         self._feed, self._controls = feed, controls
         await stack.enter_async_context(_background(feed.run(), "feed"))
         shown = Shown(
-            metrics=metrics,
+            metrics=metering.pages.render,
             health=self.health,
             obstacles=self._obstacles,
             store=self._store,
+            meter=metering.provider.get_meter(METER),
             flush=lambda: tracing.provider.aforce_flush(_FLUSH),
             source=feed,
             controls=controls,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,11 +34,17 @@ async def run_chaos(
     """
     loop = asyncio.get_running_loop()
     start = loop.time()
-    window = 0
+    window, before = 0, 0
     while True:
+        schedules = [
+            (injector, injector.schedule(seed + window, duration or WINDOW)) for injector in injectors
+        ]
         async with asyncio.TaskGroup() as group:
-            for injector in injectors:
-                for fault in injector.schedule(seed + window, duration or WINDOW):
+            for injector, schedule in schedules:
+                for planned in schedule:
+                    # Each schedule numbers from 1; whoever keeps account of faults must not take one of
+                    # this window for one of the window before.
+                    fault = dataclasses.replace(planned, number=before + planned.number)
                     group.create_task(
                         _one(injector, fault, start + window * WINDOW, emit),
                         name=f"fault {fault.number}",
@@ -46,6 +53,7 @@ async def run_chaos(
         if duration is not None:
             return
         window += 1
+        before += max((fault.number for _, schedule in schedules for fault in schedule), default=0)
         await _until(start + window * WINDOW)
 
 

@@ -33,7 +33,7 @@ from mapek_runtime.trace.watching.histogram import LagHistogram
 if TYPE_CHECKING:
     from mapek_runtime.web import PrometheusReader
 
-__all__ = ["MeteredLag", "Metering", "TraceCounter", "open_metrics"]
+__all__ = ["METER", "MeteredLag", "Metering", "TraceCounter", "open_metrics"]
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from .exporters import make_exporters
 from .serving import check_serving
 from .spooling import spool_folder
 from .state import state_folder
-from .storing import store_path
+from .storing import keeps_spans, store_path
 
 __all__ = ["Prepared", "prepare", "problems"]
 
@@ -27,6 +27,8 @@ COMMANDS = "mapek.commands"
 DEMONSTRATION_NODES = 5
 DEMONSTRATION_INTERVAL = 0.1
 """Seconds between cycles where several nodes share a process: what is shown is how fast they heal."""
+STORE_DELAY = 1.0
+"""Seconds that a span waits for others: whoever looks at the page does not want to wait for its trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +114,12 @@ def _assemble(
     named = _named_by_domains(domains, configuration) if count is None else ()
     if count is None and not named and sources.file is None:
         count = DEMONSTRATION_NODES
+    presets: dict[str, Value] = {}
     if count is not None or named:
-        preset = {"loop.interval": Value(DEMONSTRATION_INTERVAL, "demonstration")}
-        configuration = decode(sources, sections, others=others, presets=preset)
+        presets["loop.interval"] = Value(DEMONSTRATION_INTERVAL, "demonstration")
+    if keeps_spans(configuration.settings, by_default=True):
+        presets["export.delay"] = Value(STORE_DELAY, "trace store")
+    configuration = decode(sources, sections, others=others, presets=presets)
     if count is not None:
         nodes = tuple(f"node-{number}" for number in range(1, count + 1))
     else:

@@ -19,9 +19,12 @@ from mapek_runtime.config import Configuration, WebSettings, is_loopback, split_
 from mapek_runtime.errors import ConfigError, StoreError
 
 from .listening import Listening, listening
+from .store_metrics import observe_receiver
 
 if TYPE_CHECKING:
     import ssl
+
+    from opentelemetry.metrics import Meter
 
     from mapek_runtime.store import TraceStore
     from mapek_runtime.web import Access, Part, WebServer
@@ -46,6 +49,7 @@ class Shown:
     health: Callable[[], Mapping[str, Any]]
     obstacles: Callable[[], Awaitable[Mapping[str, str]]]
     store: TraceStore | None
+    meter: Meter
     flush: Callable[[], Awaitable[object]]
     """Stores the spans that have ended."""
     source: StateSource
@@ -116,12 +120,14 @@ def _parts(settings: WebSettings, shown: Shown) -> Sequence[Part]:
     if store is not None:
         from mapek_runtime.web.jaeger_v1 import add_jaeger_v1
         from mapek_runtime.web.jaeger_v3 import add_jaeger_v3
-        from mapek_runtime.web.otlp import add_otlp
+        from mapek_runtime.web.otlp import Receiver
         from mapek_runtime.web.tempo import add_tempo
 
         parts += [partial(add, store=store) for add in (add_jaeger_v1, add_jaeger_v3, add_tempo)]
         most = settings.max_body
-        parts.append(partial(add_otlp, store=store, max_packed=most, max_bytes=_UNPACKED * most))
+        receiver = Receiver(store, max_packed=most, max_bytes=_UNPACKED * most)
+        observe_receiver(shown.meter, receiver.statistics)
+        parts.append(receiver.add_to)
     return (*parts, add_openapi)
 
 

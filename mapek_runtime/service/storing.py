@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from mapek_runtime.config import Configuration
+from mapek_runtime.config import Configuration, Settings
 from mapek_runtime.errors import ConfigError, StoreError
 
 from .spooling import obstacle
@@ -25,7 +25,7 @@ from .state import state_folder
 if TYPE_CHECKING:
     from mapek_runtime.store import TraceStore
 
-__all__ = ["open_store", "store_file", "store_path"]
+__all__ = ["keeps_spans", "open_store", "store_file", "store_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,7 @@ def store_path(configuration: Configuration, environ: Mapping[str, str], *, by_d
     at the disk, so not on a running loop. Raises `ConfigError` when a store was asked for and cannot be
     had.
     """
-    settings, store = configuration.settings, configuration.settings.store
-    # Who wants nothing exported does not want to pay for a store either, unless it is asked for.
-    wanted = by_default and "none" not in settings.export.exporters
-    if not (wanted if store.enabled is None else store.enabled):
+    if not keeps_spans(configuration.settings, by_default=by_default):
         return None
     path = store_file(configuration, environ)
     reason = _obstacle(path)
@@ -50,6 +47,13 @@ def store_path(configuration: Configuration, environ: Mapping[str, str], *, by_d
         return path
     _tell(configuration, f"{str(path)!r}: {reason}")
     return None
+
+
+def keeps_spans(settings: Settings, *, by_default: bool) -> bool:
+    """Whether there is to be a store."""
+    # Who wants nothing exported does not want to pay for a store either, unless it is asked for.
+    wanted = by_default and "none" not in settings.export.exporters
+    return wanted if settings.store.enabled is None else settings.store.enabled
 
 
 @asynccontextmanager

@@ -44,6 +44,8 @@ __all__ = ["app"]
 
 CYCLES = '{ name = "mape_k.cycle" }'
 _LOOK_EVERY = 0.5
+_MOST = 10_000
+"""Spans that are told of one look: who writes more than that cannot be read along with anyway."""
 _FAILED, _REFUSED = 1, 2
 
 app = typer.Typer(
@@ -144,7 +146,7 @@ def tail(
         wanted = _parse(query)
         after, _ = await file.newest()
         while True:
-            after, found = await file.newest(after, query=wanted)
+            after, found = await file.newest(after, query=wanted, limit=_MOST)
             for span in reversed(found):
                 if as_json:
                     typer.echo(json.dumps(span_object(span)))

@@ -7,9 +7,10 @@ import sqlite3
 from . import search
 from .functions import Deadline
 from .model import SPAN_KINDS, Dependency, FoundSpan, Operation
+from .query.dictionary import kind_of
 from .query.syntax import Query
 
-__all__ = ["dependencies", "newest", "operations", "services", "word_of"]
+__all__ = ["dependencies", "newest", "operations", "services"]
 
 _LOOKED_AT = 200_000
 """Spans, the newest ones, among which dependencies are found."""
@@ -39,7 +40,7 @@ def operations(
         "WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR kind = ?2) ORDER BY service, name, kind",
         (service, None if kind is None else SPAN_KINDS.index(kind) if kind in SPAN_KINDS else -1),
     )
-    return tuple(Operation(service=row[0], name=row[1], kind=word_of(row[2])) for row in rows)
+    return tuple(Operation(service=row[0], name=row[1], kind=kind_of(row[2])) for row in rows)
 
 
 def newest(
@@ -69,8 +70,3 @@ def dependencies(
     with Deadline(deadline).reading(connection):
         rows += connection.execute(_CALLS, (_LOOKED_AT, start, end))
     return tuple(Dependency(parent=parent, child=child, calls=calls) for parent, child, calls in rows)
-
-
-def word_of(kind: int) -> str:
-    """The word for the number of a span kind."""
-    return SPAN_KINDS[kind] if 0 <= kind < len(SPAN_KINDS) else SPAN_KINDS[0]

@@ -7,8 +7,8 @@ from collections import defaultdict
 
 from mapek_runtime.errors import QueryError
 
-from .catalog import word_of
 from .model import Latency, Operation
+from .query.dictionary import kind_of
 from .rollup import MINUTE, percentile
 
 __all__ = ["latencies"]
@@ -43,7 +43,7 @@ def latencies(
     # Steps begin at their own multiples, so that the same question later gives the same ones.
     base = first if step is None else first - first % minutes
     known = {
-        number: Operation(service=service, name=name, kind=word_of(kind))
+        number: Operation(service=service, name=name, kind=kind_of(kind))
         for number, service, name, kind in connection.execute(
             "SELECT id, service, name, kind FROM operation "
             "WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)",
@@ -70,6 +70,7 @@ def latencies(
             p50=percentile(counts, 0.5),
             p95=percentile(counts, 0.95),
             p99=percentile(counts, 0.99),
+            counts=counts,
         )
         for (at, operation), counts in sorted(buckets.items())
         if operation in known

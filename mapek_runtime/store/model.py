@@ -133,6 +133,8 @@ class Latency:
     p50: float
     p95: float
     p99: float
+    counts: Mapping[int, int]
+    """How many spans there are in each bucket of `rollup`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -238,7 +238,11 @@ def _reader(field: FieldDescriptor) -> Read:
         return _read_double
     if field.enum_type is not None:
         names = {each.name: each.number for each in field.enum_type.values}
-        return lambda value, depth: names[value] if value in names else _read_integer(value, depth)
+
+        def read_enum(value: Any, depth: int) -> int:
+            return names[value] if isinstance(value, str) and value in names else _read_integer(value, depth)
+
+        return read_enum
     return _read_integer
 
 

@@ -180,8 +180,8 @@ class TraceStore:
     async def trace(self, trace_id: str, *, offset: int = 0, limit: int = 10_000) -> StoredTrace | None:
         """The spans of a trace, `limit` of them from `offset` on; None when there are none at all.
 
-        Spans are in the order of their start within a page, pages in the order of arrival. Raises
-        QueryError for what is no trace id.
+        Spans are in the order of their start; in a trace of more than 100,000 only within each page, and
+        pages are in the order of arrival. Raises QueryError for what is no trace id.
         """
         return await self._readers.ask(lambda connection: traces.read(connection, trace_id, offset, limit))
 

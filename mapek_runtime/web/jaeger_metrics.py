@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from aiohttp import web
 from mapek_runtime.errors import QueryError
 from mapek_runtime.store import TraceStore
 from mapek_runtime.store.model import SPAN_KINDS, Latency
+from mapek_runtime.store.rollup import percentile
 
 from .answering import json_bytes
 from .parameters import HOUR, MILLISECOND, SECOND, Parameters
@@ -31,8 +31,6 @@ __all__ = ["JaegerMetrics", "percentile_of"]
 _MINUTE = 60 * SECOND
 _STEP = 5 * SECOND
 _MOST_SERVICES = 32
-_SAMPLES = 40
-"""Durations that stand for one operation when several are put together."""
 _Measure = Callable[[Sequence[Latency], float], float]
 """A value of one step: from its rows and its seconds."""
 
@@ -95,36 +93,11 @@ class JaegerMetrics:
 
 
 def percentile_of(rows: Sequence[Latency], share: float) -> float:
-    """The duration, in nanoseconds, that `share` of the spans of these operations do not exceed.
-
-    Exact, as far as the store's counts are, for one operation and the shares 0.5, 0.95 and 0.99. Between
-    them it is read from a line through their logarithms, and below from the same line mirrored at the
-    median. Several operations are put together as that many durations each, by their number of spans.
-    """
-    if len(rows) == 1:
-        return _at(rows[0], share)
-    samples = sorted(
-        (_at(row, (index + 0.5) / _SAMPLES), row.spans) for row in rows for index in range(_SAMPLES)
-    )
-    rank = share * sum(weight for _, weight in samples)
-    seen = 0
-    for duration, weight in samples:
-        seen += weight
-        if seen >= rank:
-            return duration
-    return samples[-1][0]
-
-
-def _at(row: Latency, share: float) -> float:
-    if share < 0.5:
-        higher = _at(row, 1 - share)
-        return row.p50 * row.p50 / higher if higher else 0.0
-    known = ((0.5, row.p50), (0.95, row.p95), (0.99, row.p99))
-    for (low, short), (high, long) in pairwise(known):
-        if share <= high:
-            part = (share - low) / (high - low)
-            return math.expm1(math.log1p(short) * (1 - part) + math.log1p(long) * part)
-    return row.p99
+    """The duration, in nanoseconds, that `share` of the spans of these operations together do not exceed."""
+    together: Counter[int] = Counter()
+    for row in rows:
+        together.update(row.counts)
+    return percentile(together, share)
 
 
 def _calls(rows: Sequence[Latency], seconds: float) -> float:

@@ -31,7 +31,7 @@ from mapek_runtime.errors import StoreError, TransportError, TransportRejected
 from mapek_runtime.export.notice import Notices
 from mapek_runtime.store.receiver import JSON, MAX_BYTES, Received, Refused, media_type, receive
 
-__all__ = ["Receiver", "ReceiverStatistics", "SpanStore", "add_otlp"]
+__all__ = ["Receiver", "ReceiverStatistics", "SpanStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,10 @@ class Receiver:
         self._lock = threading.Lock()
         self._parsers = asyncio.Semaphore(_PARSERS)
         self._notices = Notices(logger)
+
+    def add_to(self, app: Application) -> None:
+        """Serve `POST /v1/traces` there."""
+        app.router.add_post("/v1/traces", self.handle)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request."""
@@ -223,21 +227,6 @@ class _Held:
     def grow(self, size: int) -> None:
         self._receiver.hold(size)
         self.size += size
-
-
-def add_otlp(
-    app: Application,
-    store: SpanStore,
-    *,
-    max_packed: int = MAX_PACKED,
-    max_bytes: int = MAX_BYTES,
-    memory: int | None = None,
-    patience: float = _PATIENCE,
-) -> Receiver:
-    """Serve `POST /v1/traces` into `store`, with the limits of `Receiver`."""
-    receiver = Receiver(store, max_packed=max_packed, max_bytes=max_bytes, memory=memory, patience=patience)
-    app.router.add_post("/v1/traces", receiver.handle)
-    return receiver
 
 
 def _success(kind: str, rejected: int, message: str) -> bytes:

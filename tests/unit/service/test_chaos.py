@@ -87,10 +87,10 @@ async def test_a_fault_that_cannot_be_made_does_not_end_the_others(caplog: pytes
 
 
 @pytest.mark.usefixtures("autojump")
-async def test_a_run_without_an_end_has_a_new_seed_each_window() -> None:
+async def test_a_run_without_an_end_has_a_new_seed_and_new_numbers_each_window() -> None:
     injector = Injector()
 
     await chaos(injector, None, WINDOW + 3.0)
 
     assert injector.asked == [(7, WINDOW), (8, WINDOW)]
-    assert injector.told[-2:] == [(WINDOW + 2.0, "inject", 1), (WINDOW + 3.0, "clear", 1)]
+    assert injector.told[-2:] == [(WINDOW + 2.0, "inject", 3), (WINDOW + 3.0, "clear", 3)]

@@ -195,60 +195,6 @@ def test_chosen_spans_come_newest_first_with_what_was_asked_of_them(connection: 
     assert [each.attributes for each in newer] == [{"key": 4}, {"key": 3}]
 
 
-@pytest.mark.parametrize(
-    ("value", "op", "wanted", "found"),
-    [
-        (["a", "b"], "=", "b", True),
-        (["a", "b"], "=~", "b|c", True),
-        (["a", "b"], "!=", "b", False),
-        (["a", "b"], "!=", "c", True),
-        (["a", "b"], "!~", "b|c", False),
-        ([1, 5], ">", 4, True),
-        ([], "!=", "b", False),
-        ([1], "!=", "b", False),
-        (1, "=", 1.0, True),
-        (1.0, "=", 1, True),
-        (-0.0, "=", 0, True),
-        (0.0, "=", -0.0, True),
-        (-7, "=", -7, True),
-        (True, "=", 1, False),
-        (1, "=", True, False),
-        (False, "=", False, True),
-        (False, "!=", False, False),
-        ("1", "=", 1, False),
-        ("", "=", "", True),
-        ("line\nline", "=~", "line.*", True),
-        ("é", "=", "é", True),
-        (None, "=", None, True),
-        (None, "!=", "a", False),
-        ("a", "!=", None, True),
-    ],
-)
-@pytest.mark.parametrize("scope", [Scope.SPAN, Scope.EITHER])
-def test_values_are_compared_as_in_traceql(
-    connection: sqlite3.Connection, scope: Scope, value: Any, op: str, wanted: Any, found: bool
-) -> None:
-    send(connection, [span(key=value)])
-
-    assert bool(find(connection, where(attribute("key", op, wanted, scope))).traces) is found
-
-
-def test_what_is_not_there_matches_no_comparison_but_its_negation(connection: sqlite3.Connection) -> None:
-    send(connection, [span(trace=1), span(trace=2, key=1), span(trace=3, key=2)])
-    is_one = attribute("key", "=", 1)
-
-    assert numbers(find(connection, where(Not(is_one)))) == [3, 1]
-    assert numbers(find(connection, where(attribute("key", "!=", 1)))) == [3]
-
-
-def test_a_field_without_scope_is_the_spans_and_else_the_resources(connection: sqlite3.Connection) -> None:
-    own: dict[str, Any] = {"service.name": "b"}
-    send(connection, [span(trace=1, service="a"), span(trace=2, service="a", **own)])
-
-    assert numbers(find(connection, where(attribute("service.name", "=", "a", Scope.EITHER)))) == [1]
-    assert numbers(find(connection, where(attribute("service.name", "=", "b", Scope.EITHER)))) == [2]
-
-
 @pytest.mark.parametrize("payload", PAYLOADS)
 @pytest.mark.parametrize("op", ["=", "!=", "<"])
 def test_what_looks_like_sql_is_a_value(connection: sqlite3.Connection, payload: str, op: str) -> None:

@@ -21,7 +21,7 @@ function found(finding) {
 const done = (action) =>
   html`<span class=${action.success === false ? "bad" : ""}>${action.action} ${action.target}${action.error ? `: ${action.error}` : action.success === null ? " (not done)" : ""}</span>`;
 
-const refused = (action) => html`<span title=${action.reason}>${action.action} ${action.target} <span class="muted">by ${action.rule}</span></span>`;
+const refused = (action) => html`<span title=${action.reason}>${action.action} ${action.target} <span class="muted">(${action.rule})</span></span>`;
 
 export default function Inspector({ cycle, chosen, held }) {
   if (!cycle) {
@@ -32,9 +32,9 @@ export default function Inspector({ cycle, chosen, held }) {
   return html`<div class="inspector">
     <div class="title">
       <b>${cycle.node}</b> cycle ${cycle.cycle} <span class=${names("tag", what)}>${WORDS[what]}</span>
-      <span class="muted">${clock(cycle.start)} · ${ms(cycle.duration_ms)}${cycle.trigger ? ` · by ${cycle.trigger}` : ""}</span>
+      <span class="muted about">${clock(cycle.start)} · ${ms(cycle.duration_ms)}${cycle.trigger ? ` · ${cycle.trigger}` : ""}</span>
       <a class="open" href=${`#/trace/${cycle.trace_id}`}>Open the trace</a>
-      <span class="muted state-note">${held ? "the strips wait while you look" : chosen ? "" : "the newest that acted or failed"}</span>
+      <span class="muted state-note">${held ? "the strips wait while you look" : chosen ? "" : "the newest that acted"}</span>
     </div>
     <div class="shares" aria-hidden="true">
       ${cycle.phases.map((phase) => html`<i key=${phase.phase} class=${`${phase.phase} ${phase.state}`} style=${{ flexGrow: Math.max(phase.ms / sum, 0.004) }}></i>`)}
