@@ -60,19 +60,18 @@ class Room:
 async def main(file: Path) -> None:
     """Run two cycles with their spans going to `file`, then ask for them."""
     store = TraceStore(file)
-    async with traced(store):
-        async with Runtime(Room(), interval=0.1) as runtime:
-            await runtime.wait(cycles=2)
+    async with traced(store), Runtime(Room(), interval=0.1) as runtime:
+        await runtime.wait(cycles=2)
 
     async with TraceStore(file, read_only=True) as asked:
-        acted = (await asked.search(parse(ACTED))).traces[0]
+        (acted,) = (await asked.search(parse(ACTED))).traces
         (cycle,) = acted.sets[0].spans
-        print(f"{ACTED}\n  cycle {cycle.attributes['cycle']}, {acted.spans} spans")
+        print(f"{ACTED}\n  cycle {cycle.attributes['cycle']} acted; its trace has {acted.spans} spans")
 
-        worked = (await asked.search(parse(WORKED))).traces[0]
+        (worked,) = (await asked.search(parse(WORKED))).traces
         (learned,) = worked.sets[0].spans
-        same = learned.selected["link:traceID"] == acted.trace_id
-        print(f"{WORKED}\n  {learned.attributes['insights_stored']} insight, about that cycle: {same}")
+        assert learned.selected["link:traceID"] == acted.trace_id
+        print(f"{WORKED}\n  a cycle after it saw that it worked, and is linked to it")
 
 
 @asynccontextmanager

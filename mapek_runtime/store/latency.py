@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from mapek_runtime.errors import QueryError
 
+from .minutes import read_buckets
 from .model import Latency, Operation
 from .query.dictionary import kind_of
 from .rollup import MINUTE, percentile
@@ -14,8 +15,7 @@ from .rollup import MINUTE, percentile
 __all__ = ["latencies"]
 
 _COUNTS = """
-SELECT operation, (minute - ?1) / ?2, bucket, sum(spans), sum(errors) FROM minute
-WHERE minute BETWEEN ?3 AND ?4 {only} GROUP BY 1, 2, 3
+SELECT operation, (minute - ?1) / ?2, buckets, errors FROM minute WHERE minute BETWEEN ?3 AND ?4 {only}
 """
 _MOST_STEPS = 10_000
 
@@ -55,24 +55,24 @@ def latencies(
     bound: list[object] = [base, minutes, first, last]
     if not everything:
         bound.append(str(sorted(known)))
-    buckets: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
-    errors: dict[tuple[int, int], int] = defaultdict(int)
-    for operation, at, bucket, spans, failed in connection.execute(_COUNTS.format(only=only), bound):
-        buckets[at, operation][bucket] = spans
+    counts: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
+    errors: Counter[tuple[int, int]] = Counter()
+    for operation, at, buckets, failed in connection.execute(_COUNTS.format(only=only), bound):
+        counts[at, operation].update(read_buckets(buckets))
         errors[at, operation] += failed
     return tuple(
         Latency(
             operation=known[operation],
             start=(base + at * minutes) * MINUTE,
             seconds=minutes * 60.0,
-            spans=sum(counts.values()),
+            spans=sum(buckets.values()),
             errors=errors[at, operation],
-            p50=percentile(counts, 0.5),
-            p95=percentile(counts, 0.95),
-            p99=percentile(counts, 0.99),
-            counts=counts,
+            p50=percentile(buckets, 0.5),
+            p95=percentile(buckets, 0.95),
+            p99=percentile(buckets, 0.99),
+            counts=buckets,
         )
-        for (at, operation), counts in sorted(buckets.items())
+        for (at, operation), buckets in sorted(counts.items())
         if operation in known
     )
 

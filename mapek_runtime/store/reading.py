@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mapek_runtime.errors import StoreError
+from mapek_runtime.export import beside
 from mapek_runtime.export.worker import Worker
 
 from .functions import register
@@ -59,6 +60,7 @@ class Readers:
 
     def after_fork(self) -> None:
         """Leave threads and connections to the parent."""
+        beside.after_fork()
         for reader in self._readers:
             reader.after_fork()
         self._free = None
@@ -81,7 +83,8 @@ class _Reader:
             connection = open_reader(self._path)
             register(connection)
             self.connection = connection
-        return question(self.connection)
+        with beside.beside_the_loop():
+            return question(self.connection)
 
     def close(self) -> None:
         connection, self.connection = self.connection, None

@@ -15,8 +15,8 @@ __all__ = ["Retention", "Usage", "usage"]
 
 _STEP = 1000
 """Spans in one transaction: about 10 ms."""
-_MOST_MINUTES = 1_000_000
-"""Rows of the counts by minute, about 20 MB: an application with very many operations has fewer minutes."""
+_MOST_MINUTES = 200_000
+"""Rows of the counts by minute, 100 MB at most: with very many operations there are fewer minutes."""
 _LOOK = 1 << 12
 """Spans after which the counts by minute are looked at."""
 _GIVE_BACK = 256

@@ -63,10 +63,10 @@ CREATE TABLE part (                     -- about a thousand spans that arrived t
 CREATE TABLE minute (                   -- durations of each operation, minute by minute
     minute INTEGER NOT NULL,            -- minutes since 1970, of the start
     operation INTEGER NOT NULL,
-    bucket INTEGER NOT NULL,            -- see rollup
     spans INTEGER NOT NULL,
     errors INTEGER NOT NULL,
-    PRIMARY KEY (minute, operation, bucket)
+    buckets TEXT NOT NULL,              -- JSON: how many spans are in each bucket of `rollup`
+    PRIMARY KEY (minute, operation)
 ) STRICT, WITHOUT ROWID;
 """
 

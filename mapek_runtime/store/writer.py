@@ -12,7 +12,7 @@ from hashlib import blake2b
 from itertools import chain
 
 from .decode import Source, SpanRow, decode, service_of
-from .rollup import MINUTE, bucket_of
+from .minutes import Minutes, SpanColumns
 
 __all__ = ["Written", "Writer"]
 
@@ -26,8 +26,6 @@ _ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # Many rows a statement, because the interpreter is let go and taken again for each statement: with one
 # row in each, a thread whose loop is busy would wait 5 ms a row.
 _INSERTS = {rows: f"INSERT INTO span {_COLUMNS} VALUES {', '.join([_ROW] * rows)}" for rows in (64, 16, 4, 1)}
-_Row = tuple[bytes, bytes, bytes | None, int, int, int, int, int, bytes]
-_Minute = dict[tuple[int, int, int], list[int]]
 
 
 class Written:
@@ -59,9 +57,9 @@ class Writer:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
-            minutes: _Minute = {}
+            minutes = Minutes()
             written = [self._request(payload, minutes) for payload in payloads]
-            self._count(minutes)
+            minutes.save(self._connection)
             execute("COMMIT")
         except BaseException:
             self._forget()
@@ -75,9 +73,9 @@ class Writer:
         if self._part is not None and self._part[0] <= last:
             self._part = None
 
-    def _request(self, payload: bytes, minutes: _Minute) -> Written:
+    def _request(self, payload: bytes, minutes: Minutes) -> Written:
         written = Written()
-        own: _Minute = {}
+        own = Minutes()
         execute = self._connection.execute
         execute("SAVEPOINT request")
         try:
@@ -90,35 +88,26 @@ class Writer:
             self._forget()
             written.spans, written.error = 0, str(error)
         else:
-            for key, (spans, errors) in own.items():
-                counts = minutes.setdefault(key, [0, 0])
-                counts[0] += spans
-                counts[1] += errors
+            minutes.join(own)
         execute("RELEASE request")
         return written
 
-    def _insert(self, source: Source, rows: list[SpanRow], minutes: _Minute) -> int:
+    def _insert(self, source: Source, rows: list[SpanRow], minutes: Minutes) -> int:
         number, service = self._source(source)
         operations = self._operations
-        values: list[_Row] = []
+        values: list[SpanColumns] = []
         for trace_id, span_id, parent_id, name, kind, status, start, duration, body in rows:
             operation = operations.get((service, name, kind))
             if operation is None:
                 operation = self._operation(service, name, kind)
             values.append((trace_id, span_id, parent_id, operation, number, status, start, duration, body))
-            key = (start // MINUTE, operation, bucket_of(duration))
-            counts = minutes.get(key)
-            if counts is None:
-                counts = minutes[key] = [0, 0]
-            counts[0] += 1
-            if status == 2:
-                counts[1] += 1
+        minutes.add(values)
         last = self._insert_rows(values)
         starts = [row[6] for row in rows]
         self._arrived(last - len(values) + 1, last, min(starts), max(starts))
         return len(values)
 
-    def _insert_rows(self, values: list[_Row]) -> int:
+    def _insert_rows(self, values: list[SpanColumns]) -> int:
         execute = self._connection.execute
         position, last = 0, 0
         for size, statement in _INSERTS.items():
@@ -136,13 +125,6 @@ class Writer:
         else:
             part = self._part = [first, last, earliest, latest]
         self._connection.execute("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", part)
-
-    def _count(self, minutes: _Minute) -> None:
-        self._connection.executemany(
-            "INSERT INTO minute VALUES (?, ?, ?, ?, ?) ON CONFLICT (minute, operation, bucket) "
-            "DO UPDATE SET spans = spans + excluded.spans, errors = errors + excluded.errors",
-            [(*key, *counts) for key, counts in sorted(minutes.items())],
-        )
 
     def _operation(self, service: str, name: str, kind: int) -> int:
         if len(self._operations) >= _KNOWN:

@@ -8,15 +8,12 @@ Names follow OpenTelemetry's compatibility specification: `mapek.cycle.duration`
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import re
-import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry.sdk.metrics.export import (
@@ -42,6 +39,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
+from mapek_runtime.export.beside import beside_the_loop
+
 __all__ = ["PrometheusReader"]
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,6 @@ _ILLEGAL_IN_LABEL = re.compile(r"[^a-zA-Z0-9]+")
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 Examples = dict[SeriesKey, dict[int, Exemplar]]
 """The newest example of each bucket of each series."""
-_TURN = 0.0005
-"""Seconds after which the thread that writes lets the event loop go on, if that waits for it."""
 
 
 class PrometheusReader(MetricReader):
@@ -78,7 +75,7 @@ class PrometheusReader(MetricReader):
         Takes long where there are many series, so it is called in a thread.
         """
         write, content_type = exposition.choose_encoder(accept)
-        with self._one_at_a_time, _beside_a_loop():
+        with self._one_at_a_time, beside_the_loop():
             self._received = None
             self.collect()
             received, self._received = self._received, None
@@ -135,26 +132,6 @@ class _Families(Collector):
             # first (a person, the other one of a pair of servers) would have it alone.
             remember = self._examples.setdefault if point.exemplars else self._examples.get
             _write(family, labels, point, remember(key, {}))
-
-
-@contextmanager
-def _beside_a_loop() -> Iterator[None]:
-    """Compute in a thread of a process whose event loop must go on.
-
-    Such a thread keeps the interpreter for 5 ms at a time (`sys.getswitchinterval`), and so long every
-    callback of the loop would wait. The garbage collector would wait for nobody: it looks at all objects
-    there are, because so many new ones of ours look like garbage to come. Both are put back.
-    """
-    interval, collects = sys.getswitchinterval(), gc.isenabled()
-    sys.setswitchinterval(min(interval, _TURN))
-    if collects:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-        sys.setswitchinterval(interval)
 
 
 def _family(metric: Metric) -> Family | None:

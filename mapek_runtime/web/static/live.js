@@ -8,6 +8,8 @@ const BEFORE = 15_000_000_000n; // Nanoseconds around an event in which its trac
 const AFTER = 30_000_000_000n;
 
 const notable = (cycle) => cycle.actions.length > 0 || !cycle.success;
+/** A table by the names of nodes, which senders choose: `constructor` and `__proto__` are names like any other. */
+const table = (more = {}) => Object.assign(Object.create(null), more);
 const later = (a, b) => a.length > b.length || (a.length === b.length && a > b);
 
 function happening(cycle) {
@@ -44,7 +46,7 @@ function told(event) {
     name: event.name,
     node: fields.node ?? "",
     trace: event.trace_id ?? fields.trace_id ?? "",
-    targets: fields.target ? [fields.target] : [],
+    targets: fields.target ? [String(fields.target)] : [],
     success: fields.success ?? true,
     fields,
     line: event.line,
@@ -69,7 +71,7 @@ function insert(list, items) {
 
 /** Those of /page/state, with what the page adds. */
 export function begin(given, before = null) {
-  const cycles = {};
+  const cycles = table();
   const happened = [];
   for (const [node, list] of Object.entries(given.cycles ?? {})) {
     const old = before?.cycles?.[node] ?? [];
@@ -80,7 +82,7 @@ export function begin(given, before = null) {
   return {
     ...given,
     cycles,
-    latest: latestNotable(before?.latest ?? {}, Object.values(cycles).flat()),
+    latest: latestNotable(before?.latest ?? table(), Object.values(cycles).flat()),
     happened: insert(before?.happened ?? [], happened),
     samples: given.health ? sample(before?.samples ?? [], given.health) : [],
     skew: Number(BigInt(given.now) / 1_000_000n) - Date.now(),
@@ -102,7 +104,7 @@ function latestNotable(latest, cycles) {
     if (!notable(cycle)) continue;
     const known = next[cycle.node];
     if (known && !later(cycle.start, known.start)) continue;
-    if (next === latest) next = { ...latest };
+    if (next === latest) next = table(latest);
     next[cycle.node] = cycle;
   }
   return next;
@@ -118,7 +120,7 @@ function sample(samples, health) {
 export function apply(state, events) {
   if (!events.length) return state;
   const next = { ...state };
-  const fresh = {};
+  const fresh = table();
   const happened = [];
   for (const [type, data] of events) {
     if (type === "cycle") (fresh[data.node] ??= []).push(data);
@@ -132,7 +134,7 @@ export function apply(state, events) {
     else if (type === "lost") next.missed += data.count;
   }
   if (Object.keys(fresh).length) {
-    next.cycles = { ...state.cycles };
+    next.cycles = table(state.cycles);
     for (const [node, list] of Object.entries(fresh)) {
       next.cycles[node] = join(state.cycles[node] ?? [], list);
       next.latest = latestNotable(next.latest, list);

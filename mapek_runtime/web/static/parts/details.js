@@ -48,7 +48,7 @@ function Event({ event, start }) {
       <span class="t-brief">${pairs.slice(0, 3).map(([, value]) => shown(value)).join(" · ")}</span>
     </summary>
     <${Pairs} pairs=${pairs.filter((pair) => pair !== trace)} />
-    ${trace && html`<pre class="t-stack">${trace[1]}</pre>`}
+    ${trace && html`<pre class="t-stack">${shown(trace[1])}</pre>`}
   </details>`;
 }
 

@@ -13,10 +13,10 @@ const canonical = (target) => target.split(/[~>]/).sort().join("~");
 
 function layout(ids) {
   const radius = SIZE / 2 - 56;
-  const at = {};
+  const at = new Map();
   ids.forEach((id, n) => {
     const angle = (2 * Math.PI * n) / ids.length - Math.PI / 2;
-    at[id] = [SIZE / 2 + radius * Math.cos(angle), SIZE / 2 + radius * Math.sin(angle)];
+    at.set(id, [SIZE / 2 + radius * Math.cos(angle), SIZE / 2 + radius * Math.sin(angle)]);
   });
   return at;
 }
@@ -71,11 +71,12 @@ function Node({ node, at, fault, healed }) {
 }
 
 export default function Graph({ nodes, links, faults, happened, now, looked, look }) {
-  const ids = nodes.map((node) => node.id).join(" ");
-  const at = useMemo(() => layout(ids.split(" ")), [ids]);
+  const ids = nodes.map((node) => node.id);
+  // A name may hold any sign, so that no sign can part them.
+  const at = useMemo(() => layout(ids), [JSON.stringify(ids)]);
   const faulty = new Map(faults.map((fault) => [canonical(fault.target), fault]));
   const healed = repaired(happened, now);
-  const drawn = links.filter((link) => at[link.a] && at[link.b]);
+  const drawn = links.filter((link) => at.has(link.a) && at.has(link.b));
   // The one that is looked at is drawn last, above the others.
   const order = looked ? [...drawn].sort((a, b) => (keyOf(a) === looked) - (keyOf(b) === looked)) : drawn;
   const one = drawn.find((link) => keyOf(link) === looked);
@@ -83,9 +84,9 @@ export default function Graph({ nodes, links, faults, happened, now, looked, loo
     <svg viewBox=${`-45 0 ${SIZE + 90} ${SIZE}`} role="group" aria-label=${`${nodes.length} nodes, ${links.length} links`}>
       ${order.map((link) => {
         const target = canonical(keyOf(link));
-        return html`<${Link} key=${keyOf(link)} link=${link} from=${at[link.a]} to=${at[link.b]} fault=${faulty.has(target) || link.fault} healed=${healed.get(target)} looked=${looked === keyOf(link)} look=${look} />`;
+        return html`<${Link} key=${keyOf(link)} link=${link} from=${at.get(link.a)} to=${at.get(link.b)} fault=${faulty.has(target) || link.fault} healed=${healed.get(target)} looked=${looked === keyOf(link)} look=${look} />`;
       })}
-      ${nodes.map((node) => html`<${Node} key=${node.id} node=${node} at=${at[node.id]} fault=${faulty.has(node.id)} healed=${healed.get(node.id)} />`)}
+      ${nodes.map((node) => html`<${Node} key=${node.id} node=${node} at=${at.get(node.id)} fault=${faulty.has(node.id)} healed=${healed.get(node.id)} />`)}
     </svg>
     <figcaption>
       ${one

@@ -13,17 +13,21 @@ const railed = (rule) => RAILS.has(rule) || rule.endsWith(" guard");
 
 const of = (span, name) => (span?.events ?? []).filter((e) => e.name === name).map((e) => e.attributes ?? {});
 
+/** A value that is to be a text: the attributes of a sender of ours are, those of others may be anything. */
+const text = (value) =>
+  value === undefined || value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+
 const list = (value) => (Array.isArray(value) ? value : value === undefined || value === null ? [] : [value]);
 
 function evidence(finding) {
   const metrics = list(finding["evidence.metric"]);
   const at = (key, i) => list(finding[`evidence.${key}`])[i];
   return metrics.map((metric, i) => ({
-    metric: String(metric),
+    metric: text(metric),
     value: Number(at("value", i)),
     threshold: Number(at("threshold", i)),
-    unit: String(at("unit", i) ?? ""),
-    rule: String(at("rule", i) ?? ""),
+    unit: text(at("unit", i)),
+    rule: text(at("rule", i)),
   }));
 }
 
@@ -34,7 +38,7 @@ function parameters(option) {
   for (const [key, value] of Object.entries(option)) {
     const name = key.replace(/^parameter\./, "");
     // The planner's own copy of the experience is shown as experience.
-    if (key.startsWith("parameter.") && !MADE_OF.has(name)) out.push([name, value]);
+    if (key.startsWith("parameter.") && !MADE_OF.has(name)) out.push([name, text(value)]);
   }
   return out;
 }
@@ -54,9 +58,9 @@ export function storyOf(spans) {
   const { analyze, plan, execute, knowledge } = phases;
   return {
     root,
-    node: root?.attributes?.node_id ?? Object.values(phases)[0].attributes?.node_id ?? "",
-    cycle: root?.attributes?.cycle,
-    trigger: root?.attributes?.trigger ?? "",
+    node: text(root?.attributes?.node_id ?? Object.values(phases)[0].attributes?.node_id),
+    cycle: text(root?.attributes?.cycle),
+    trigger: text(root?.attributes?.trigger),
     success: root ? root.attributes?.success !== false : undefined,
     dryRun: plan?.attributes?.dry_run === true,
     phases: PHASES.map((phase) => {
@@ -72,47 +76,47 @@ export function storyOf(spans) {
             : span.attributes?.skipped
               ? "skipped"
               : "ok",
-        reason: span?.status_message || String(span?.attributes?.reason ?? ""),
+        reason: span?.status_message || text(span?.attributes?.reason),
       };
     }),
     findings: of(analyze, "finding").map((f) => ({
-      problem: f.problem ?? "",
-      target: f.target ?? "",
-      message: f.message ?? "",
+      problem: text(f.problem),
+      target: text(f.target),
+      message: text(f.message),
       confidence: f.confidence,
       severity: f.severity,
       anomaly: f.anomaly !== false,
       evidence: evidence(f),
     })),
     chosen: of(plan, "option.chosen").map((o) => ({
-      action: o.action ?? "",
-      target: o.target ?? "",
-      reason: o.reason ?? "",
-      problem: o.problem ?? "",
+      action: text(o.action),
+      target: text(o.target),
+      reason: text(o.reason),
+      problem: text(o.problem),
       successRate: o.success_rate,
       repairSeconds: o.repair_seconds,
       parameters: parameters(o),
     })),
     rejected: of(plan, "option.rejected").map((o) => ({
-      action: o.action ?? "",
-      target: o.target ?? "",
-      rule: o.rule ?? "",
-      reason: o.reason ?? "",
-      rail: railed(String(o.rule ?? "")),
+      action: text(o.action),
+      target: text(o.target),
+      rule: text(o.rule),
+      reason: text(o.reason),
+      rail: railed(text(o.rule)),
     })),
     actions: of(execute, "action").map((a) => ({
-      action: a.action ?? "",
-      target: a.target ?? "",
+      action: text(a.action),
+      target: text(a.target),
       success: a.success,
-      changed: a.changed ?? "",
-      error: a.error ?? "",
+      changed: text(a.changed),
+      error: text(a.error),
       milliseconds: a.duration_ms,
     })),
     insights: of(knowledge, "insight").map((i) => ({
-      insight: i.insight ?? "",
-      target: i.target ?? "",
+      insight: text(i.insight),
+      target: text(i.target),
       value: i.value,
-      message: i.message ?? "",
+      message: text(i.message),
       link: (knowledge.links ?? []).find((l) => l.span_id === i["action.span_id"]) ?? null,
     })),
   };
