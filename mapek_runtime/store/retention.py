@@ -47,9 +47,9 @@ class Retention:
         self._connection = connection
         self._max_age = max_age
         self._max_bytes = max_bytes
-        self._since = _LOOK
-        self.last_gone = 0
-        """The last row that was deleted."""
+        self._most_minutes = min(_MOST_MINUTES, max_bytes // _BYTES_PER_MINUTE)
+        self._until_look = 0
+        self._forgot = False
 
     def step(self, now: int, written: int) -> int:
         """Let go of what must go, at least twice as many spans as were `written`; gives how many went."""
@@ -59,26 +59,39 @@ class Retention:
             if not some:
                 break
             gone += some
-        self._since += written
-        if self._since >= _LOOK:
-            self._since = 0
-            self._minutes(now)
+        self._until_look -= written
+        if self._until_look <= 0:
+            rows = self._minutes(now)
+            self._operations()
+            self._until_look = max(_LOOK, rows // 4)
         used = usage(self._connection)
         if used.file > self._max_bytes and used.file > used.used:
             # `execute` would give back a single page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({_GIVE_BACK})")
         return gone
 
+    def forgot(self) -> bool:
+        """Whether operations were deleted since the last time that this was asked."""
+        forgot, self._forgot = self._forgot, False
+        return forgot
+
     def _spans(self, now: int) -> int:
         execute = self._connection.execute
-        oldest = execute("SELECT first, last, latest FROM part ORDER BY first LIMIT 1").fetchone()
+        # Not the first one: a single span of the future would keep all that came after it.
+        oldest = execute(
+            "SELECT first, last FROM part WHERE latest < ? ORDER BY latest LIMIT 1", (now - self._max_age,)
+        ).fetchone()
+        most = _STEP
         if oldest is None:
-            return 0
-        first, last, latest = oldest
-        too_old = latest < now - self._max_age
-        if not too_old and usage(self._connection).used <= self._max_bytes:
-            return 0
-        until = min(last, first + _STEP - 1)
+            excess = (used := usage(self._connection).used) - self._max_bytes
+            oldest = execute("SELECT first, last FROM part ORDER BY first LIMIT 1").fetchone()
+            if excess <= 0 or oldest is None:
+                return 0
+            # As many as it takes: a thousand large ones may be all that there are.
+            (newest,) = execute("SELECT max(last) FROM part").fetchone()
+            most = min(_STEP, 1 + excess * (newest - oldest[0] + 1) // used)
+        first, last = oldest
+        until = min(last, first + most - 1)
         execute("BEGIN IMMEDIATE")
         try:
             gone = execute("DELETE FROM span WHERE id BETWEEN ? AND ?", (first, until)).rowcount
@@ -91,17 +104,41 @@ class Retention:
                     execute("INSERT INTO part VALUES (?, ?, ?, ?)", (until + 1, last, *row))
             execute("COMMIT")
         except BaseException:
-            execute("ROLLBACK")
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
             raise
-        self.last_gone = until
         return max(1, gone)
 
-    def _minutes(self, now: int) -> None:
+    def _minutes(self, now: int) -> int:
+        """Let counts go by age and by number; gives how many are left, or were before the last went."""
         execute = self._connection.execute
         execute("DELETE FROM minute WHERE minute < ?", ((now - self._max_age) // MINUTE,))
-        (rows,) = execute("SELECT count(*) FROM minute").fetchone()
-        if rows > _MOST_MINUTES:
+        rows = self._counts()
+        if rows > self._most_minutes:
             row = execute(
-                "SELECT minute FROM minute ORDER BY minute LIMIT 1 OFFSET ?", (rows - _MOST_MINUTES,)
+                "SELECT minute FROM minute ORDER BY minute LIMIT 1 OFFSET ?", (rows - self._most_minutes,)
             ).fetchone()
             execute("DELETE FROM minute WHERE minute < ?", row)
+            rows = self._counts()
+        if rows > self._most_minutes:
+            # Too many in one minute: names that are ever new. The operations that were known before stay.
+            row = execute(
+                "SELECT operation FROM minute ORDER BY operation LIMIT 1 OFFSET ?", (self._most_minutes,)
+            ).fetchone()
+            execute("DELETE FROM minute WHERE operation >= ?", row)
+        return rows
+
+    def _counts(self) -> int:
+        (rows,) = self._connection.execute("SELECT count(*) FROM minute").fetchone()
+        return int(rows)
+
+    def _operations(self) -> None:
+        """Let operations go of which nothing is left."""
+        execute = self._connection.execute
+        (operations,) = execute("SELECT count(*) FROM operation").fetchone()
+        if operations > _MANY_OPERATIONS:
+            gone = execute(
+                "DELETE FROM operation WHERE id IN (SELECT id FROM operation EXCEPT SELECT operation FROM minute) "
+                "AND NOT EXISTS (SELECT 1 FROM span INDEXED BY span_operation WHERE operation = operation.id)"
+            ).rowcount
+            self._forgot = self._forgot or gone > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mapek_runtime.errors import StoreError
 
-__all__ = ["APPLICATION_ID", "TABLES", "VERSION", "open_reader", "open_writer"]
+__all__ = ["APPLICATION_ID", "TABLES", "VERSION", "identity", "open_reader", "open_writer"]
 
 APPLICATION_ID = 0x4D41504B
 """`MAPK`, so that `file` and SQLite's own tools know whose file it is."""
@@ -40,7 +40,8 @@ CREATE TABLE source (                   -- what the spans of one library of one 
     scope_schema TEXT NOT NULL
 ) STRICT;
 CREATE TABLE span (
-    id INTEGER PRIMARY KEY,             -- the order of arrival
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- the order of arrival; none is given twice, so that whoever
+                                        -- goes on after one misses nothing
     trace_id BLOB NOT NULL,
     span_id BLOB NOT NULL,
     parent_id BLOB,                     -- NULL: a root
@@ -60,6 +61,7 @@ CREATE TABLE part (                     -- about a thousand spans that arrived t
     earliest INTEGER NOT NULL,          -- span.start
     latest INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX part_latest ON part (latest);
 CREATE TABLE minute (                   -- durations of each operation, minute by minute
     minute INTEGER NOT NULL,            -- minutes since 1970, of the start
     operation INTEGER NOT NULL,
@@ -118,6 +120,18 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection.close()
         raise StoreError(f"{str(path)!r} is empty; `mapek run` makes a trace store, or name another file")
     return connection
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file the path names now; None for none.
+
+    A connection keeps the file that it opened, also when the path names another one or none any more.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _connect(path: Path, mode: str, cache: int) -> sqlite3.Connection:

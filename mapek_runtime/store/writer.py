@@ -48,6 +48,8 @@ class Writer:
         self._sources: dict[Source, tuple[int, str]] = {}
         self._part: list[int] | None = None
         """First and last row of the part that still grows, and its earliest and latest start."""
+        self._version = -1
+        """Another one when another connection has written; what is remembered may have gone."""
 
     def write(self, payloads: Sequence[bytes]) -> list[Written]:
         """Write requests in one transaction; they are in the file when this returns.
@@ -62,16 +64,26 @@ class Writer:
             minutes.save(self._connection)
             execute("COMMIT")
         except BaseException:
-            self._forget()
+            self.forget()
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
         return written
 
-    def gone(self, last: int) -> None:
-        """The rows up to `last` were deleted."""
-        if self._part is not None and self._part[0] <= last:
-            self._part = None
+    def forget(self) -> None:
+        """Forget the numbers of operations and sources: some are not in the file any more."""
+        self._operations.clear()
+        self._sources.clear()
+
+    def _look_again(self) -> None:
+        """Take from the file what another process, or retention, may have changed since the last time."""
+        execute = self._connection.execute
+        (version,) = execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self.forget()
+        part = execute("SELECT first, last, earliest, latest FROM part ORDER BY first DESC LIMIT 1").fetchone()
+        self._part = None if part is None else list(part)
 
     def _request(self, payload: bytes, minutes: Minutes) -> Written:
         written = Written()
@@ -85,7 +97,8 @@ class Writer:
                     written.spans += self._insert(source, rows, own)
         except ValueError as error:
             execute("ROLLBACK TO request")
-            self._forget()
+            self.forget()
+            self._look_again()
             written.spans, written.error = 0, str(error)
         else:
             minutes.join(own)
@@ -159,9 +172,3 @@ class Writer:
         (number,) = execute("SELECT id FROM source WHERE digest = ?", (digest,)).fetchone()
         self._sources[source] = int(number), service
         return int(number), service
-
-    def _forget(self) -> None:
-        """What was remembered may have been written by what is now undone."""
-        self._operations.clear()
-        self._sources.clear()
-        self._part = None

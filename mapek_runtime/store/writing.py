@@ -6,6 +6,7 @@ the file may keep, and what is told of it.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -17,10 +18,12 @@ from mapek_runtime.errors import StoreError
 from mapek_runtime.export.worker import Worker
 
 from .retention import Retention, usage
-from .schema import open_writer
+from .schema import identity, open_writer
 from .writer import Writer, Written
 
 __all__ = ["StoreStatistics", "Writing", "contents"]
+
+logger = logging.getLogger(__name__)
 
 _MOST_AT_ONCE = 8 << 20
 """Bytes of requests in one transaction: about 40,000 spans."""
@@ -66,12 +69,15 @@ class Writing:
         self._worker = Worker("mapek-store-writer")
         self._waiting: deque[_Request] = deque()
         self._lock = threading.Lock()
+        # A thread that closes runs beside one that writes; a connection that is closed while it is used
+        # takes the process with it.
+        self._turn = threading.Lock()
         self._file: _File | None = None
         self.statistics = StoreStatistics()
 
     async def open(self) -> None:
         """Open the file, and make it where there is none. Raises `StoreError`."""
-        await self._worker.call(self._opened)
+        await self._worker.call(self._open)
 
     async def write(self, payload: bytes) -> Written:
         """Write a request; it is in the file when this returns. Raises `StoreError` when it is not."""
@@ -96,26 +102,34 @@ class Writing:
         """Leave thread and file to the parent; this process opens it anew when it needs it."""
         self._worker.after_fork()
         self._waiting.clear()
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
         if self._file is not None:
             # Not closed: that would take the parent's locks on the file away.
             _ABANDONED.append(self._file)
             self._file = None
 
+    def _open(self) -> None:
+        with self._turn:
+            self._opened()
+
     def _opened(self) -> _File:
+        if self._file is not None and self._file.has_gone():
+            self._let_file_go()
+            logger.warning(
+                "the trace store in %r was deleted or replaced while it was open; what was stored before has "
+                "gone with it, and a new one is kept from now on",
+                str(self._path),
+            )
         if self._file is None:
             self._file = _File(self._path, self._max_age, self._max_bytes)
-            before = self.statistics
-            self.statistics = contents(self._file.connection)._replace(
-                written=before.written,
-                refused=before.refused,
-                deleted=before.deleted,
-                transactions=before.transactions,
-                busy=before.busy,
-            )
+            self._tell(self._file)
         return self._file
 
     def _write(self) -> None:
+        with self._turn:
+            self._write_next()
+
+    def _write_next(self) -> None:
         requests = self._next()
         if not requests:
             return
@@ -123,21 +137,40 @@ class Writing:
         try:
             file = self._opened()
             all_written = file.writer.write([request.payload for request in requests])
-        except (StoreError, sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - is raised where each of the requests is awaited
             for request in requests:
                 request.outcome = error
+            if _is_broken(error):
+                self._let_file_go()
             return
         for request, each in zip(requests, all_written, strict=True):
             request.outcome = each
         spans = sum(each.spans for each in all_written)
         deleted = file.let_go(spans)
         before = self.statistics
-        self.statistics = contents(file.connection)._replace(
+        self.statistics = before._replace(
             written=before.written + spans,
             refused=before.refused + sum(each.refused for each in all_written),
             deleted=before.deleted + deleted,
             transactions=before.transactions + 1,
             busy=before.busy + time.perf_counter() - started,
+        )
+        self._tell(file)
+
+    def _tell(self, file: _File) -> None:
+        """Say what is in the file; what this process did stays as it is."""
+        before = self.statistics
+        try:
+            now = contents(file.connection)
+        except sqlite3.Error:
+            # The spans are written, which is what counts; the next write tells more.
+            return
+        self.statistics = now._replace(
+            written=before.written,
+            refused=before.refused,
+            deleted=before.deleted,
+            transactions=before.transactions,
+            busy=before.busy,
         )
 
     def _next(self) -> list[_Request]:
@@ -156,8 +189,12 @@ class Writing:
                 self._waiting.remove(request)
 
     def _close(self) -> None:
-        while self._waiting:
-            self._write()
+        with self._turn:
+            while self._waiting:
+                self._write_next()
+            self._let_file_go()
+
+    def _let_file_go(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             file.connection.close()
@@ -173,13 +210,24 @@ class _Request:
         self.outcome: Written | Exception | str = _GIVEN_UP
 
 
+def _is_broken(error: Exception) -> bool:
+    """Whether another connection may do what this one cannot."""
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
+
+
 class _File:
     """The open file."""
 
     def __init__(self, path: Path, max_age: int, max_bytes: int) -> None:
+        self._path = path
         self.connection = open_writer(path)
+        self._identity = identity(path)
         self.writer = Writer(self.connection)
         self._retention = Retention(self.connection, max_age=max_age, max_bytes=max_bytes)
+
+    def has_gone(self) -> bool:
+        """Whether the path names another file now, or none: nobody would ever find what is written here."""
+        return identity(self._path) != self._identity
 
     def let_go(self, written: int) -> int:
         """Delete what must go after `written` spans came; gives how many spans went."""
@@ -187,8 +235,9 @@ class _File:
             gone = self._retention.step(time.time_ns(), written)
         except sqlite3.Error:
             # The spans are written, which is what counts; what is too old goes with the next ones.
-            return 0
-        self.writer.gone(self._retention.last_gone)
+            gone = 0
+        if self._retention.forgot():
+            self.writer.forget()
         return gone
 
 

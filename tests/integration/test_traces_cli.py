@@ -55,7 +55,7 @@ async def mapek(*arguments: str, folder: Path, **more: str) -> tuple[int, str, s
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mapek_runtime.service.cli", "traces", *arguments,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=environment(folder, COLUMNS="120", **more),
+            env=environment(folder, COLUMNS="160", **more),
         )  # fmt: skip
         output, errors = await process.communicate()
     assert process.returncode is not None
