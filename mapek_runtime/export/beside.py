@@ -30,13 +30,14 @@ class _Beside:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._forks = 0
         self._computing = 0
         self._interval = 0.0
         self._paused = False
         self._since = 0.0
 
-    def begin(self) -> None:
-        """One more computes."""
+    def begin(self) -> int:
+        """One more computes; give what this gives to `end`."""
         with self._lock:
             self._computing += 1
             if self._computing == 1:
@@ -45,10 +46,13 @@ class _Beside:
                 self._paused = gc.isenabled()
                 gc.disable()
                 self._since = time.monotonic()
+            return self._forks
 
-    def end(self) -> None:
-        """One is done."""
+    def end(self, forks: int) -> None:
+        """One is done; without effect in a child of the process in which it began."""
         with self._lock:
+            if forks != self._forks:
+                return
             self._computing -= 1
             if not self._computing:
                 sys.setswitchinterval(self._interval)
@@ -58,6 +62,7 @@ class _Beside:
     def after_fork(self) -> None:
         """Threads do not survive a fork: nobody computes."""
         self._lock = threading.Lock()
+        self._forks += 1
         if self._computing:
             self._computing = 0
             sys.setswitchinterval(self._interval)
@@ -75,11 +80,11 @@ _beside = _Beside()
 @contextmanager
 def beside_the_loop() -> Iterator[None]:
     """Compute inside the block, in a thread that is not the loop's; several may at once."""
-    _beside.begin()
+    forks = _beside.begin()
     try:
         yield
     finally:
-        _beside.end()
+        _beside.end(forks)
 
 
 def after_fork() -> None:

@@ -53,11 +53,11 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")]
 StateFolder = Annotated[
-    str | None, typer.Option("--state", metavar="DIR", help="State folder [default: $XDG_STATE_HOME/mapek].")
+    str | None, typer.Option("--state", metavar="DIR", help="State folder (default: $XDG_STATE_HOME/mapek).")
 ]
 DomainNames = Annotated[
     str | None,
-    typer.Option("--domains", metavar="NAMES", help="Domains to start, such as mesh,raft [default: mesh]."),
+    typer.Option("--domains", metavar="NAMES", help="Domains to start, such as mesh,raft (default: mesh)."),
 ]
 PluginNames = Annotated[
     list[str] | None,
@@ -90,7 +90,7 @@ def run(
     ] = False,
     listen: Annotated[
         str | None,
-        typer.Option("--listen", metavar="HOST:PORT", help="Serve there [default: 127.0.0.1:8380]."),
+        typer.Option("--listen", metavar="HOST:PORT", help="Serve there (default: 127.0.0.1:8380)."),
     ] = None,
     no_web: Annotated[bool, typer.Option("--no-web", help="Serve nothing, whatever is set.")] = False,
     state: StateFolder = None,

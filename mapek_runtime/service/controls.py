@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +39,10 @@ _LONGEST_REASON = 500
 class _Made:
     fault: Fault
     injector: FaultInjector
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is made or cleared: each waits for the end of the other."""
+    told: bool = False
+    """Whether it was told that it is in force."""
     timer: asyncio.Task[None] | None = None
 
 
@@ -65,6 +69,7 @@ class RunControls:
         self._made: dict[int, _Made] = {}
         self._count = 0
         self._open = False
+        self._halting = asyncio.Lock()
 
     async def __aenter__(self) -> RunControls:
         self._open = True
@@ -133,19 +138,29 @@ class RunControls:
         # Before it is made: it must be cleared even if the making is cut off.
         made = self._made[number] = _Made(fault, injector)
         try:
-            await injector.inject(fault)
+            async with made.changing:
+                await injector.inject(fault)
         except MapekError as error:
             self._made.pop(number, None)
             raise ControlRefused(str(error), status=400) from None
+        except asyncio.CancelledError:
+            self._end_soon(made)
+            raise
+        except Exception:
+            logger.exception("fault %d (%s on %s) could not be made", number, kind, target)
+            # What there is of it goes too.
+            await self._end(number)
+            raise ControlRefused(f"{kind} on {target} could not be made; the log says why") from None
+        if not self._open:
+            await self._end(number)
+            raise ControlRefused("the run ends")
+        made.told = True
         self._emit(
             "fault.injected",
             {"number": number, "kind": kind, "target": target, "seconds": seconds, "by": "page"},
         )
-        if seconds is not None and number in self._made:
-            # In an empty context: what it does belongs to no request.
-            made.timer = asyncio.get_running_loop().create_task(
-                self._end_after(number, seconds), name=f"fault {number}", context=contextvars.Context()
-            )
+        if seconds is not None:
+            self._end_soon(made, seconds)
         return number
 
     async def clear(self, number: int) -> None:
@@ -160,8 +175,6 @@ class RunControls:
                     + (f" {other.seconds:g} s after it was made" if other.seconds else "")
                 )
             raise ControlRefused(f"no fault in force has the number {number}", status=404)
-        if made.timer is not None:
-            made.timer.cancel()
         if not await self._end(number):
             raise ControlRefused(
                 f"{made.fault.kind} on {made.fault.target} could not be cleared; the log says why", status=409
@@ -170,9 +183,12 @@ class RunControls:
     async def halt(self, reason: str) -> None:
         """From the next cycle on no loop acts; a reason that is empty says that it was the page."""
         self._check_allowed()
-        said = " ".join(reason.split())[:_LONGEST_REASON] or "halted from the page"
+        legible = "".join(sign if sign.isprintable() else " " for sign in reason)
+        said = " ".join(legible.split())[:_LONGEST_REASON] or "halted from the page"
         try:
-            await asyncio.to_thread(halt, self._folder, said)
+            # Two at once would take the file from each other.
+            async with self._halting:
+                await asyncio.to_thread(halt, self._folder, said)
         except ConfigError as error:
             raise ControlRefused(str(error)) from None
         self._emit("halted", {"reason": said})
@@ -181,7 +197,8 @@ class RunControls:
         """Let the loops act again."""
         self._check_allowed()
         try:
-            was_halted = await asyncio.to_thread(resume, self._folder)
+            async with self._halting:
+                was_halted = await asyncio.to_thread(resume, self._folder)
         except ConfigError as error:
             raise ControlRefused(str(error)) from None
         if not was_halted:
@@ -201,6 +218,14 @@ class RunControls:
         if not self._open:
             raise ControlRefused("the run is not running: it starts or it ends")
 
+    def _end_soon(self, made: _Made, seconds: float = 0.0) -> None:
+        # In an empty context: what it does belongs to no request.
+        made.timer = asyncio.get_running_loop().create_task(
+            self._end_after(made.fault.number, seconds),
+            name=f"fault {made.fault.number}",
+            context=contextvars.Context(),
+        )
+
     async def _end_after(self, number: int, seconds: float) -> None:
         await asyncio.sleep(seconds)
         await self._end(number)
@@ -212,12 +237,18 @@ class RunControls:
             return True
         fault = made.fault
         try:
-            async with asyncio.timeout(_LAST_CLEAR):
+            async with asyncio.timeout(_LAST_CLEAR), made.changing:
+                if self._made.get(number) is not made:
+                    # Somebody else has cleared it meanwhile.
+                    return True
                 await made.injector.clear(fault)
+                del self._made[number]
         except Exception:
             logger.exception("fault %d (%s on %s) could not be cleared", number, fault.kind, fault.target)
             return False
-        if self._made.pop(number, None) is not None:
+        if made.timer is not None and made.timer is not asyncio.current_task():
+            made.timer.cancel()
+        if made.told:
             self._emit("fault.cleared", {"number": number, "kind": fault.kind, "target": fault.target})
         return True
 

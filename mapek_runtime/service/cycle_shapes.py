@@ -10,23 +10,32 @@ from mapek_runtime.web.state import ActionShown, CycleShown, FindingShown, Phase
 
 from .sentences import describe_cycle, describe_evidence, shortened
 
-__all__ = ["PHASES", "show_cycle"]
+__all__ = ["LONGEST", "MOST", "PHASES", "show_cycle"]
 
 PHASES = ("monitor", "analyze", "plan", "execute", "knowledge")
 _METHODS = {"learn": "knowledge", "verify": "knowledge", "store": "knowledge"}
 """What the fault of a plugin calls the phase, where that is not its name."""
-_LONGEST = 200
+MOST = 10
+"""Findings, actions and rejections that are shown of one cycle: many cycles are kept, for many pages."""
+LONGEST = 200
+"""Of every text."""
 
 
 def show_cycle(cycle: Cycle, now: float) -> CycleShown:
     """The shape of a cycle that has just ended; `now` is the loop's clock."""
     context = cycle.span_context
     phases = _phases(cycle)
-    findings = tuple(_finding(finding) for finding in cycle.findings) if cycle.findings else ()
-    actions = _actions(cycle) if cycle.actions else ()
+    found, acted, refused = len(cycle.findings), len(cycle.actions), len(cycle.rejections)
+    findings = tuple(_finding(finding) for finding in cycle.findings[:MOST]) if found else ()
+    actions = _actions(cycle) if acted else ()
     rejected = tuple(
-        RejectionShown(action=each.action.name, target=each.action.target, rule=each.rule, reason=each.reason)
-        for each in cycle.rejections
+        RejectionShown(
+            action=_short(each.action.name),
+            target=_short(each.action.target),
+            rule=_short(each.rule),
+            reason=_short(each.reason),
+        )
+        for each in cycle.rejections[:MOST]
     )
     learned = [i.message or f"{i.name} {i.target}" for i in cycle.insights if i.link is not None]
     return CycleShown(
@@ -36,14 +45,25 @@ def show_cycle(cycle: Cycle, now: float) -> CycleShown:
         # The cycle knows only the loop's clock, which has no date.
         start=str(time.time_ns() - round((now - cycle.started) * 1e9)),
         duration_ms=round(cycle.duration * 1000, 3),
-        trigger=cycle.triggers[0].reason if cycle.triggers else "",
+        trigger=_short(cycle.triggers[0].reason) if cycle.triggers else "",
         success=cycle.success,
         phases=phases,
         findings=findings,
         actions=actions,
         rejected=rejected,
-        line=describe_cycle(findings, actions, rejected, learned, phases, dry_run=cycle.dry_run),
+        line=describe_cycle(
+            findings,
+            actions,
+            rejected,
+            learned,
+            phases,
+            dry_run=cycle.dry_run,
+            found=found,
+            acted=acted,
+            refused=refused,
+        ),
         dry_run=cycle.dry_run,
+        more=found + acted + refused - len(findings) - len(actions) - len(rejected),
     )
 
 
@@ -72,33 +92,36 @@ def _reasons(cycle: Cycle) -> Mapping[str, str]:
     failed = [outcome for outcome in cycle.outcomes if not outcome.success]
     if failed and not words.get("execute"):
         words["execute"] = [f"{o.action.name} {o.action.target}: {o.error or 'failed'}" for o in failed]
-    return {phase: shortened("; ".join(each), _LONGEST) for phase, each in words.items()}
+    return {phase: _short("; ".join(each)) for phase, each in words.items()}
 
 
 def _finding(finding: Finding) -> FindingShown:
     evidence = [(each.metric, each.value, each.threshold) for each in finding.evidence]
     return FindingShown(
-        problem=finding.problem,
-        target=finding.target,
+        problem=_short(finding.problem),
+        target=_short(finding.target),
         confidence=round(finding.confidence, 4),
-        message=shortened(describe_evidence(finding.message, evidence), _LONGEST),
+        message=_short(describe_evidence(finding.message, evidence)),
     )
 
 
 def _actions(cycle: Cycle) -> tuple[ActionShown, ...]:
     left = list(cycle.outcomes)
     shown: list[ActionShown] = []
-    for action in cycle.actions:
+    for action in cycle.actions[:MOST]:
+        name, target = _short(action.name), _short(action.target)
         outcome = next((each for each in left if _same(each.action, action)), None)
         if outcome is None:
-            shown.append(ActionShown(action=action.name, target=action.target, success=None))
+            shown.append(ActionShown(action=name, target=target, success=None))
             continue
         left.remove(outcome)
-        error = shortened(outcome.error, _LONGEST)
-        shown.append(
-            ActionShown(action=action.name, target=action.target, success=outcome.success, error=error)
-        )
+        error = _short(outcome.error)
+        shown.append(ActionShown(action=name, target=target, success=outcome.success, error=error))
     return tuple(shown)
+
+
+def _short(text: str) -> str:
+    return shortened(text, LONGEST)
 
 
 def _same(done: Action, chosen: Action) -> bool:

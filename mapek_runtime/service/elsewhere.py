@@ -7,6 +7,8 @@ spans, as `loop.explain` writes them.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
+from mapek_runtime.export.notice import Notices
 from mapek_runtime.store.attributes import as_dict
 from mapek_runtime.store.query.syntax import All, Compare, Field, Filter, Kind, Literal, Not, Query, Scope
 from mapek_runtime.store.query.syntax import Any as AnyOf
 from mapek_runtime.web.state import ActionShown, CycleShown, FindingShown, PhaseShown, RejectionShown
 
-from .cycle_shapes import PHASES
+from .cycle_shapes import LONGEST, MOST, PHASES
 from .sentences import describe_cycle, describe_evidence, shortened
 
 if TYPE_CHECKING:
@@ -27,13 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Elsewhere", "cycles_of_others", "read_cycle"]
 
+logger = logging.getLogger(__name__)
+
 _MOST = 50
 """Cycles that are read at once; of more only the newest are shown, and their numbers show the gap."""
 _GAP = 5.0
 """Seconds after which it is not asked what has arrived since, but what is new at all."""
 _RECENT = 60 * 10**9
 _REMEMBERED = 10_000
-_LONGEST = 200
+_AHEAD = 60 * 10**9
+"""Nanoseconds by which a sender's clock may be ahead: what is of tomorrow would stay the newest for a day."""
+_LONGEST_NAME = 100
+"""Of a node; a name is whatever a sender calls itself."""
+_EXACT = 1 << 53
 _ERROR = 2
 
 
@@ -52,18 +61,31 @@ class Elsewhere:
         self._row = -1
         self._asked = float("-inf")
         self._told: dict[str, None] = {}
+        self._notices = Notices(logger)
 
     async def news(self) -> list[CycleShown]:
         """The cycles that were stored since the last call, the oldest first."""
         now = time.monotonic()
+        latest = time.time_ns() + _AHEAD
         if now - self._asked > _GAP:
             self._row, _ = await self._store.newest(-1)
             start = max(self._since, time.time_ns() - _RECENT)
-            found = await self._store.durations(self._query, start=start, limit=10 * _MOST)
+            chosen = await self._store.durations(self._query, start=start, end=latest, limit=10 * _MOST)
+            found = chosen.spans
         else:
             self._row, found = await self._store.newest(self._row, query=self._query)
         self._asked = now
-        new = [each for each in found if each.start >= self._since and each.trace_id not in self._told]
+        ahead = sum(each.start > latest for each in found)
+        if ahead:
+            self._notices.warn(
+                "ahead",
+                "a cycle of another node begins more than a minute from now by this clock, and the page "
+                "leaves it out; the clocks must agree",
+                count=ahead,
+            )
+        new = [
+            each for each in found if self._since <= each.start <= latest and each.trace_id not in self._told
+        ]
         new.sort(key=lambda each: each.start)
         shown: list[CycleShown] = []
         for span in new[-_MOST:]:
@@ -82,7 +104,7 @@ class Elsewhere:
         """The same; where one of our nodes has the name, with the service behind it."""
         if cycle.node not in self._own:
             return cycle
-        return msgspec.structs.replace(cycle, node=f"{cycle.node} ({service})")
+        return msgspec.structs.replace(cycle, node=f"{cycle.node} ({shortened(service, _LONGEST_NAME)})")
 
 
 def cycles_of_others(service: str, nodes: Iterable[str]) -> Query:
@@ -116,8 +138,11 @@ def read_cycle(data: bytes) -> CycleShown | None:
     attributes = as_dict(root.attributes)
     dry_run = any(as_dict(span.attributes).get("dry_run") is True for span in by_phase.values())
     phases = tuple(_phase(phase, by_phase.get(phase)) for phase in PHASES)
-    findings = tuple(_finding(event) for event in _events(by_phase.get("analyze"), "finding"))
-    actions = _actions(by_phase)
+    found = _events(by_phase.get("analyze"), "finding")
+    chosen = _events(by_phase.get("plan"), "option.chosen")
+    refused = _events(by_phase.get("plan"), "option.rejected")
+    findings = tuple(_finding(event) for event in found[:MOST])
+    actions = _actions(chosen[:MOST], _events(by_phase.get("execute"), "action"))
     rejected = tuple(
         RejectionShown(
             action=_text(event, "action"),
@@ -125,28 +150,38 @@ def read_cycle(data: bytes) -> CycleShown | None:
             rule=_text(event, "rule"),
             reason=_text(event, "reason"),
         )
-        for event in _events(by_phase.get("plan"), "option.rejected")
+        for event in refused[:MOST]
     )
     learned = [
         _text(event, "message") or f"{_text(event, 'insight')} {_text(event, 'target')}"
         for event in _events(by_phase.get("knowledge"), "insight")
         if "action.span_id" in event
     ]
-    number = attributes.get("cycle")
     return CycleShown(
-        node=str(attributes.get("node_id") or "unknown node"),
-        cycle=number if isinstance(number, int) else 0,
+        node=shortened(str(attributes.get("node_id") or "unknown node"), _LONGEST_NAME),
+        cycle=_count(attributes.get("cycle")),
         trace_id=root.trace_id.hex(),
         start=str(root.start_time_unix_nano),
         duration_ms=_milliseconds(root),
-        trigger=str(attributes.get("trigger") or ""),
+        trigger=_text(attributes, "trigger"),
         success=attributes.get("success") is not False and root.status.code != _ERROR,
         phases=phases,
         findings=findings,
         actions=actions,
         rejected=rejected,
-        line=describe_cycle(findings, actions, rejected, learned, phases, dry_run=dry_run),
+        line=describe_cycle(
+            findings,
+            actions,
+            rejected,
+            learned,
+            phases,
+            dry_run=dry_run,
+            found=len(found),
+            acted=len(chosen),
+            refused=len(refused),
+        ),
         dry_run=dry_run,
+        more=sum(max(len(each) - MOST, 0) for each in (found, chosen, refused)),
     )
 
 
@@ -155,10 +190,9 @@ def _phase(phase: str, span: Span | None) -> PhaseShown:
         return PhaseShown(phase=phase, ms=0.0, state="skipped", reason="its span is not stored")
     attributes = as_dict(span.attributes)
     if attributes.get("skipped") is True:
-        reason = str(attributes.get("reason") or "")
-        return PhaseShown(phase=phase, ms=0.0, state="skipped", reason=reason)
+        return PhaseShown(phase=phase, ms=0.0, state="skipped", reason=_text(attributes, "reason"))
     if span.status.code == _ERROR:
-        reason = shortened(span.status.message, _LONGEST)
+        reason = shortened(span.status.message, LONGEST)
         return PhaseShown(phase=phase, ms=_milliseconds(span), state="failed", reason=reason)
     return PhaseShown(phase=phase, ms=_milliseconds(span), state="ok")
 
@@ -173,25 +207,25 @@ def _finding(event: dict[str, Any]) -> FindingShown:
             if isinstance(value, int | float) and isinstance(threshold, int | float)
         ]
     confidence = event.get("confidence")
+    if not (isinstance(confidence, int | float) and math.isfinite(confidence)):
+        # JSON has no word for what is no number.
+        confidence = 1.0
     return FindingShown(
         problem=_text(event, "problem"),
         target=_text(event, "target"),
-        confidence=round(confidence, 4) if isinstance(confidence, int | float) else 1.0,
-        message=shortened(describe_evidence(_text(event, "message"), evidence), _LONGEST),
+        confidence=round(confidence, 4),
+        message=shortened(describe_evidence(_text(event, "message"), evidence), LONGEST),
     )
 
 
-def _actions(by_phase: dict[str, Span]) -> tuple[ActionShown, ...]:
-    done = {
-        (_text(event, "action"), _text(event, "target")): event
-        for event in _events(by_phase.get("execute"), "action")
-    }
+def _actions(chosen: Iterable[dict[str, Any]], outcomes: Iterable[dict[str, Any]]) -> tuple[ActionShown, ...]:
+    done = {(_text(event, "action"), _text(event, "target")): event for event in outcomes}
     shown: list[ActionShown] = []
-    for event in _events(by_phase.get("plan"), "option.chosen"):
+    for event in chosen:
         what = (_text(event, "action"), _text(event, "target"))
         outcome = done.get(what)
         success = None if outcome is None else outcome.get("success") is True
-        error = "" if outcome is None else shortened(_text(outcome, "error"), _LONGEST)
+        error = "" if outcome is None else _text(outcome, "error")
         shown.append(ActionShown(action=what[0], target=what[1], success=success, error=error))
     return tuple(shown)
 
@@ -204,7 +238,11 @@ def _events(span: Span | None, name: str) -> list[dict[str, Any]]:
 
 def _text(event: dict[str, Any], key: str) -> str:
     value = event.get(key)
-    return "" if value is None else str(value)
+    return "" if value is None else shortened(str(value), LONGEST)
+
+
+def _count(value: Any) -> int:  # an attribute, which may be anything
+    return value if type(value) is int and 0 <= value < _EXACT else 0
 
 
 def _milliseconds(span: Span) -> float:

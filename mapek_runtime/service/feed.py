@@ -41,7 +41,7 @@ CYCLES = 60
 """Kept of each node."""
 EVENTS = 200
 _MOST_CYCLES = 3000
-"""Shown when the page is opened, of all nodes; of more than fifty each node shows fewer."""
+"""Kept of all nodes, and shown when the page is opened; of more than fifty each has fewer."""
 _MOST_NODES = 1000
 """Nodes elsewhere whose cycles are kept: a name is whatever a sender calls itself."""
 _MESH_EVERY = 0.25
@@ -163,7 +163,7 @@ class Feed:
         # Nothing is awaited from here on: all of it is of one moment, and the events go on from there.
         mesh = self._look()
         facts = self._facts
-        most = max(_MOST_CYCLES // max(len(self._cycles), 1), 3)
+        most = self._most()
         return State(
             service=facts.service,
             version=facts.version,
@@ -234,7 +234,7 @@ class Feed:
         if self._elsewhere is None:
             return
         for cycle in await self._elsewhere.news():
-            if cycle.node not in self._cycles and len(self._cycles) >= _MOST_NODES:
+            if cycle.node not in self._cycles and not self._has_room():
                 self._notices.warn("nodes", "more than %d nodes: the page leaves others out", _MOST_NODES)
                 continue
             stranger = self._strangers.setdefault(cycle.node, _Stranger())
@@ -248,8 +248,25 @@ class Feed:
     # Inside
 
     def _tell(self, cycle: CycleShown) -> None:
-        self._cycles.setdefault(cycle.node, deque(maxlen=CYCLES)).append(cycle)
+        kept = self._cycles.setdefault(cycle.node, deque(maxlen=CYCLES))
+        kept.append(cycle)
+        while len(kept) > self._most():
+            kept.popleft()
         self.live.publish("cycle", cycle)
+
+    def _most(self) -> int:
+        """How many cycles of each node are kept and shown."""
+        return max(_MOST_CYCLES // max(len(self._cycles), 1), 3)
+
+    def _has_room(self) -> bool:
+        """Whether one more node has a place; where all are taken, who is silent the longest makes it."""
+        if len(self._cycles) < _MOST_NODES:
+            return True
+        silent = min(self._strangers, key=lambda name: self._strangers[name].heard, default=None)
+        if silent is None or time.monotonic() - self._strangers[silent].heard < _PRESENT:
+            return False
+        del self._strangers[silent], self._cycles[silent]
+        return True
 
     def _look(self) -> Mesh:
         topologies = self._run.topologies()

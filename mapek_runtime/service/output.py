@@ -136,4 +136,5 @@ def describe_event(name: str, fields: Mapping[str, Any]) -> str:
         if isinstance(shown, list | tuple):
             shown = ", ".join(str(each) for each in shown)
         words.append(f"{key}={shown}")
-    return " ".join(words).rstrip()
+    # What others call their nodes, or give as a reason, must not give orders to the terminal.
+    return "".join(sign if sign.isprintable() else " " for sign in " ".join(words)).rstrip()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from mapek_runtime.config import without_secrets
 from mapek_runtime.store import TraceStore
 
 from .controls import RunControls
@@ -42,7 +43,8 @@ def make_page(
         domains=tuple(domain.name for domain in prepared.domains),
         heal=settings.run.heal,
         dry_run=settings.loop.dry_run,
-        jaeger=settings.web.jaeger,
+        # It is for a link: whoever may look need not know by which name and password.
+        jaeger=without_secrets(settings.web.jaeger),
     )
     return Feed(facts, run, controls=controls, faults=faults, store=store), controls
 

@@ -26,8 +26,14 @@ def describe_cycle(
     phases: Iterable[PhaseShown],
     *,
     dry_run: bool,
+    found: int = 0,
+    acted: int = 0,
+    refused: int = 0,
 ) -> str:
-    """What a cycle found, what it did about it, what it did not, and what it learned."""
+    """What a cycle found, what it did about it, what it did not, and what it learned.
+
+    `found`, `acted`, `refused`: how many of these there are where not all of them are given.
+    """
     taught = list(learned)
     # The actions say themselves how Execute failed.
     failed = [
@@ -40,8 +46,8 @@ def describe_cycle(
     done = [_done(action, dry_run=dry_run) for action in actions]
     # Where something was done, what was not is no news.
     done = done or [f"no {each.action} of {each.target}: {each.reason or each.rule}" for each in rejected]
-    about = _listed([_found(finding) for finding in findings])
-    line = " → ".join(part for part in (about, _listed(done)) if part)
+    about = _listed([_found(finding) for finding in findings], found)
+    line = " → ".join(part for part in (about, _listed(done, acted or refused)) if part)
     return shortened("; ".join(part for part in (*failed, line, _listed(taught)) if part), _LONGEST)
 
 
@@ -95,8 +101,8 @@ def _what(action: str, target: str) -> str:
     return f"{action} {target}".rstrip()
 
 
-def _listed(parts: Sequence[str]) -> str:
-    more = len(parts) - _MOST
+def _listed(parts: Sequence[str], of: int = 0) -> str:
+    more = max(len(parts), of) - _MOST
     return "; ".join([*parts[:_MOST], f"and {more} more"] if more > 0 else parts)
 
 

@@ -30,6 +30,8 @@ __all__ = ["keeps_spans", "open_store", "store_file", "store_path"]
 logger = logging.getLogger(__name__)
 
 FILE = "traces.sqlite"
+_REST = 1.0
+"""Seconds to close the store once everything else is closed."""
 
 
 def store_path(configuration: Configuration, environ: Mapping[str, str], *, by_default: bool) -> Path | None:
@@ -93,8 +95,9 @@ def _make(path: Path, configuration: Configuration) -> TraceStore:
 
 
 async def _close(store: TraceStore, configuration: Configuration) -> None:
-    # The processor in front of it has closed it already, when all went well; this is for the rest.
-    with anyio.move_on_after(configuration.settings.export.shutdown, shield=True):
+    # The processor in front of it has closed it already, when all went well, and has had its time when
+    # another program held the file; this is for the rest.
+    with anyio.move_on_after(min(_REST, configuration.settings.export.shutdown), shield=True):
         await store.aclose()
 
 

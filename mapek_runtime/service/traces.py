@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from mapek_runtime.config import decode, read_sources
 from mapek_runtime.errors import ConfigError, QueryError, StoreError
@@ -39,6 +40,7 @@ from .trace_output import (
     trace_object,
 )
 from .trace_tree import grow
+from .traces_export import destination, write_spans
 
 __all__ = ["app"]
 
@@ -46,6 +48,7 @@ CYCLES = '{ name = "mape_k.cycle" }'
 _LOOK_EVERY = 0.5
 _MOST = 10_000
 """Spans that are told of one look: who writes more than that cannot be read along with anyway."""
+_WIDE = 180
 _FAILED, _REFUSED = 1, 2
 
 app = typer.Typer(
@@ -53,11 +56,11 @@ app = typer.Typer(
 )
 
 StoreFile = Annotated[
-    Path | None, typer.Option("--store", metavar="FILE", help="The store [default: that of `mapek run`].")
+    Path | None, typer.Option("--store", metavar="FILE", help="The store (default: that of `mapek run`).")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")]
 StateFolder = Annotated[
-    str | None, typer.Option("--state", metavar="DIR", help="State folder [default: $XDG_STATE_HOME/mapek].")
+    str | None, typer.Option("--state", metavar="DIR", help="State folder (default: $XDG_STATE_HOME/mapek).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
 Since = Annotated[
@@ -96,7 +99,7 @@ def search(
             for trace in found.traces:
                 typer.echo(json.dumps(trace_object(trace)))
         else:
-            print_found(Console(), found)
+            print_found(_console(), found)
 
     _run(ask, store, config, state)
 
@@ -127,7 +130,7 @@ def show(
         if as_json:
             typer.echo(json.dumps(to_json(found.data)))
         else:
-            print_trace(Console(), found, grow(found.data))
+            print_trace(_console(), found, grow(found.data))
 
     _run(ask, store, config, state)
 
@@ -140,7 +143,7 @@ def tail(
     config: ConfigFile = None,
     state: StateFolder = None,
 ) -> None:
-    """Follow what is stored from now on, a line for each span that the query chooses [default: cycles]."""
+    """Follow what is stored from now on, a line for each span that the query chooses (default: cycles)."""
 
     async def ask(file: TraceStore) -> None:
         wanted = _parse(query)
@@ -154,6 +157,43 @@ def tail(
                     typer.echo(cycle_line(span) if span.name == "mape_k.cycle" else span_line(span))
             sys.stdout.flush()
             await asyncio.sleep(_LOOK_EVERY)
+
+    _run(ask, store, config, state)
+
+
+@app.command()
+def export(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Ends in .parquet, or in .jsonl for OTLP JSON lines.")
+    ],
+    query: QueryText = "",
+    since: Since = None,
+    until: Until = None,
+    store: StoreFile = None,
+    config: ConfigFile = None,
+    state: StateFolder = None,
+) -> None:
+    """Write the spans that the query chooses into a file, a row each; one that is there is replaced."""
+
+    async def ask(opened: TraceStore) -> None:
+        make = destination(file)
+        pages = opened.pages(_parse(query), start=_moment(since), end=_moment(until))
+        console = Console(stderr=True)
+        with Progress(
+            BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        ) as shown:  # fmt: skip
+            task = shown.add_task("", total=1.0)
+            try:
+                spans = await write_spans(
+                    pages,
+                    file,
+                    make,
+                    lambda done, spans: shown.update(task, completed=done, description=f"{spans:,} spans"),
+                )
+            except asyncio.CancelledError:
+                raise StoreError(f"interrupted; {str(file)!r} is as it was before") from None
+        typer.echo(f"{spans:,} spans in {file} ({file.stat().st_size / 2**20:.1f} MiB)")
 
     _run(ask, store, config, state)
 
@@ -176,9 +216,15 @@ def stats(
         if as_json:
             typer.echo(json.dumps(statistics_object(contents, rows)))
         else:
-            print_latencies(Console(), file.path, contents, rows)
+            print_latencies(_console(), file.path, contents, rows)
 
     _run(ask, store, config, state)
+
+
+def _console() -> Console:
+    console = Console()
+    # Nobody reads a pipe in a window: what is cut off there is lost.
+    return console if console.is_terminal else Console(width=max(console.width, _WIDE))
 
 
 def _run(

@@ -62,7 +62,7 @@ def _because(about: Mapping[str, Any]) -> str:
         about.get(f"evidence.{each}") or [] for each in ("metric", "value", "threshold", "unit")
     )
     evidence = [
-        f"{metric} {_number(value)} against {_number(threshold)}{'' if unit == '1' else f' {unit}'}"
+        f"{metric} {_number(value)} against {_number(threshold)}{_unit(unit)}"
         for metric, value, threshold, unit in zip(metrics, values, thresholds, units, strict=False)
     ]
     message = f": {about['message']}" if about.get("message") else ""
@@ -79,3 +79,9 @@ def _known(words: list[str]) -> str:
 
 def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) else str(value)
+
+
+def _unit(unit: object) -> str:
+    # Braces are a comment of UCUM: `{probe}` has no unit, and is a word for people.
+    word = str(unit).strip("{}")
+    return "" if word in {"", "1"} else f" {word}"

@@ -8,6 +8,7 @@ which queries look for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import Struct
 from typing import Literal, NamedTuple, get_args
 
 from google.protobuf.message import DecodeError
@@ -20,6 +21,8 @@ __all__ = ["SpanRow", "UNKNOWN_SERVICE", "Slice", "Source", "decode", "service_o
 
 UNKNOWN_SERVICE = "unknown_service"
 """What the specification calls a resource that does not say."""
+_times = Struct("<cQcQ").pack
+"""Fields start_time_unix_nano and end_time_unix_nano, also where they are 0."""
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 """What the specification calls invalid ids."""
 _MOST = (1 << 63) - 1
@@ -83,13 +86,13 @@ def _row(span: Span) -> SpanRow | None:
     name, kind, status = span.name, span.kind, span.status.code
     for field in _IN_COLUMNS:
         span.ClearField(field)
+    times = b""
     if start > _MOST or end > _MOST or not end:
         # What a column cannot hold stays in the body, which wins when the span is put together again.
-        span.start_time_unix_nano, span.end_time_unix_nano = start, end
+        times = _times(b"\x39", start, b"\x41", end)
         start, end = min(start, _MOST), min(end or start, _MOST)
     if parent_id and (len(parent_id) != 8 or parent_id == _NO_SPAN):
         span.parent_span_id = parent_id
         parent_id = b""
-    return (
-        trace_id, span_id, parent_id or None, name, kind, status, start, end - start, span.SerializeToString()
-    )  # fmt: skip
+    body = span.SerializeToString() + times
+    return (trace_id, span_id, parent_id or None, name, kind, status, start, end - start, body)

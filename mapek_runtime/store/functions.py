@@ -8,6 +8,7 @@ left when the query has ended.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from itertools import count
 from types import TracebackType
 from typing import Any
 
-__all__ = ["HOLDS", "Closures", "Deadline", "register", "snapshot"]
+from mapek_runtime.errors import QueryError
+
+__all__ = ["HOLDS", "Closures", "Deadline", "register", "snapshot", "still_time"]
 
 HOLDS = "mapek_holds"
 """The name in SQL: `mapek_holds(number, a, b, c)`."""
@@ -103,14 +106,32 @@ class _TimeIsUp(Exception):
     """Ends a block of `Deadline.reading`."""
 
 
+class _Current(threading.local):
+    """What the thread reads: until when, and what our function raised there."""
+
+    deadline: Deadline | None = None
+    raised: QueryError | None = None
+
+
+_current = _Current()
+
+
+def still_time() -> None:
+    """For conditions that may take long: end the block of `Deadline.reading` when time is up."""
+    if _current.deadline is not None:
+        _current.deadline.check()
+
+
 class _Reading:
     """A block that ends when time is up."""
 
     def __init__(self, deadline: Deadline, connection: sqlite3.Connection) -> None:
         self._deadline = deadline
         self._connection = connection
+        self._around: Deadline | None = None
 
     def __enter__(self) -> None:
+        self._around, _current.deadline = _current.deadline, self._deadline
         self._connection.set_progress_handler(self._deadline.late, _OPERATIONS)
 
     def __exit__(
@@ -120,9 +141,18 @@ class _Reading:
         traceback: TracebackType | None,
     ) -> bool:
         self._connection.set_progress_handler(None, 0)
+        _current.deadline, self._around = self._around, None
+        raised, _current.raised = _current.raised, None
+        if raised is not None and isinstance(exc, sqlite3.OperationalError):
+            # SQLite says only that a function of ours has raised something.
+            raise raised
         # Interrupted inside of a function of ours, SQLite's error names the function, not the reason.
         return isinstance(exc, sqlite3.OperationalError | _TimeIsUp) and self._deadline.passed
 
 
 def _holds(number: int, first: Any, second: Any, third: Any) -> bool:
-    return _running[number](first, second, third)
+    try:
+        return _running[number](first, second, third)
+    except QueryError as error:
+        _current.raised = error
+        raise

@@ -15,9 +15,12 @@ from .rollup import MINUTE, percentile
 __all__ = ["latencies"]
 
 _COUNTS = """
-SELECT operation, (minute - ?1) / ?2, buckets, errors FROM minute WHERE minute BETWEEN ?3 AND ?4 {only}
+SELECT operation, (minute - :base) / :minutes, buckets, errors FROM minute
+WHERE minute BETWEEN :first AND :last {only}
 """
 _MOST_STEPS = 10_000
+_MOST_ROWS = 50_000
+"""Of an answer: more operations and steps than anybody can look at, and about 50 MB."""
 
 
 def latencies(
@@ -46,19 +49,24 @@ def latencies(
         number: Operation(service=service, name=name, kind=kind_of(kind))
         for number, service, name, kind in connection.execute(
             "SELECT id, service, name, kind FROM operation "
-            "WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR name = ?2)",
-            (service, name),
+            "WHERE (:service IS NULL OR service = :service) AND (:name IS NULL OR name = :name)",
+            {"service": service, "name": name},
         )
     }
     everything = service is None and name is None
-    only = "" if everything else "AND operation IN (SELECT value FROM json_each(?5))"
-    bound: list[object] = [base, minutes, first, last]
-    if not everything:
-        bound.append(str(sorted(known)))
+    only = "" if everything else "AND operation IN (SELECT value FROM json_each(:operations))"
+    bound = {
+        "base": base, "minutes": minutes, "first": first, "last": last, "operations": str(sorted(known))
+    }  # fmt: skip
     counts: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
     errors: Counter[tuple[int, int]] = Counter()
     for operation, at, buckets, failed in connection.execute(_COUNTS.format(only=only), bound):
         counts[at, operation].update(read_buckets(buckets))
+        if len(counts) > _MOST_ROWS:
+            raise QueryError(
+                f"there are more than {_MOST_ROWS} operations and steps in this time; name a service or an "
+                "operation, or take a longer step or a shorter time"
+            )
         errors[at, operation] += failed
     return tuple(
         Latency(

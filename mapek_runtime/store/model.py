@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "Brush",
+    "ChosenSpans",
     "Dependency",
+    "Difference",
+    "DifferentField",
+    "DifferentValue",
     "FoundSpan",
     "FoundTrace",
     "Latency",
@@ -16,6 +21,7 @@ __all__ = [
     "STATUSES",
     "SearchResult",
     "ServiceCount",
+    "SpanPage",
     "SpanSet",
     "StoredTrace",
     "Value",
@@ -95,6 +101,16 @@ class FoundTrace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenSpans:
+    """Spans that a query chose, the newest first."""
+
+    spans: tuple[FoundSpan, ...]
+    complete: bool
+    """False when the time, the number of spans to look at or that of spans to give ran out: there may be
+    more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
     """Traces, the newest first."""
 
@@ -144,6 +160,73 @@ class Dependency:
     parent: str
     child: str
     calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanPage:
+    """Some of the spans that a query chose, one page of them."""
+
+    data: bytes
+    """opentelemetry.proto.trace.v1.TracesData."""
+    spans: int
+    done: float
+    """The share of all rows that were looked at, this page's among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brush:
+    """Some of the spans, by their start and their duration; None is no bound."""
+
+    start: int | None = None
+    end: int | None = None
+    """Spans that began before it."""
+    shortest: int | None = None
+    longest: int | None = None
+    """Spans that are at most as long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferentValue:
+    """A value of an attribute, and how many spans of each side have it."""
+
+    kind: str
+    """string, int, float, bool, range, absent (the attribute is not there) or other."""
+    text: str
+    condition: str
+    """What chooses spans with this value, as it stands between the braces of TraceQL; empty where nothing
+    does."""
+    selected: int
+    rest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferentField:
+    """An attribute whose values differ between the selected spans and the rest."""
+
+    field: str
+    """As TraceQL writes it."""
+    score: float
+    """The share of spans, from 0 to 1, by which the sides differ, as far as it is no chance."""
+    values: tuple[DifferentValue, ...]
+    more: int
+    """Values that are not told."""
+    alike: tuple[str, ...]
+    """Other attributes that tell the same spans apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What distinguishes the selected spans from the rest of those that a query chose."""
+
+    selected: int
+    """Spans that were compared."""
+    rest: int
+    enough: bool
+    """False when there are too few spans of a side to say anything."""
+    fields: tuple[DifferentField, ...]
+    """Those that differ most first; none when nothing differs by more than chance."""
+    complete: bool
+    """False when only the newest spans were compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

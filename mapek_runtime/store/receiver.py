@@ -33,6 +33,7 @@ __all__ = [
     "PROTOBUF",
     "Received",
     "Refused",
+    "json_items",
     "media_type",
     "receive",
 ]
@@ -41,13 +42,17 @@ PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 
 MAX_BYTES: Final = 64 << 20
-MAX_JSON_BYTES: Final = 16 << 20
-"""The framing of JSON is read in one go, which stops every thread; and its objects take much memory."""
+MAX_JSON_BYTES: Final = 8 << 20
+"""The framing of JSON is read in one go, which stops every thread for some milliseconds; and its objects
+take much memory. Enough for the batches of 8192 spans that a Collector sends."""
 MAX_JSON_ITEMS: Final = 1_000_000
 """Entries of all its arrays and objects: three bytes of text can be an object of sixty."""
 MAX_SPANS: Final = 1_000_000
 MAX_MESSAGE: Final = 4 << 20
-"""Bytes of one span, resource or scope: it is parsed in one go. gRPC's limit for a message, too."""
+"""Bytes of one span: it is parsed in one go. gRPC's limit for a message, too."""
+
+MAX_AROUND: Final = 256 << 10
+"""Bytes of a resource or scope: they are told again with each page of the spans under them."""
 
 _ITEM: Final = 64
 # The codes of google.rpc.Code.
@@ -109,7 +114,7 @@ def receive(
     try:
         if kind == JSON:
             # What is read of it is there in another form as well.
-            grow(len(plain) + _ITEM * _json_items(plain))
+            grow(len(plain) + _ITEM * json_items(plain))
             return _checked(otlp_json.pieces(plain, problems), None, problems, max_spans)
         received = _checked(framing.slices(plain), plain, problems, max_spans)
         if received.rejected:
@@ -141,8 +146,15 @@ def _unpacked(body: bytes, encoding: str, limit: int, grow: Callable[[int], None
     return body
 
 
-def _json_items(text: bytes) -> int:
-    """Say about how many entries arrays and objects have; commas of texts count as well."""
+def json_items(text: bytes) -> int:
+    """Say about how many entries arrays and objects have; commas of texts count as well.
+
+    Raises `Refused` for more bytes or entries than are read.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise Refused(
+            413, _EXHAUSTED, f"the JSON is larger than {MAX_JSON_BYTES} bytes; send fewer spans in a request"
+        )
     commas = text.count(b",")
     if commas > MAX_JSON_ITEMS:
         raise Refused(
@@ -198,8 +210,8 @@ def _check_around(before: Slice | None, piece: Slice) -> None:
     ):
         if data is known:
             continue
-        if len(data) > MAX_MESSAGE:
-            raise ValueError(f"the {kind.DESCRIPTOR.name} has {len(data)} bytes; at most {MAX_MESSAGE}")
+        if len(data) > MAX_AROUND:
+            raise ValueError(f"the {kind.DESCRIPTOR.name} has {len(data)} bytes; at most {MAX_AROUND}")
         kind.FromString(data)
 
 

@@ -17,8 +17,13 @@ _STEP = 1000
 """Spans in one transaction: about 10 ms."""
 _MOST_MINUTES = 200_000
 """Rows of the counts by minute, 100 MB at most: with very many operations there are fewer minutes."""
+_BYTES_PER_MINUTE = 2048
+"""Bytes of the file for each such row: most of a small file is for spans too."""
+_MANY_OPERATIONS = 1_000
+"""Operations up to which it is not asked whether there is anything left of each."""
 _LOOK = 1 << 12
-"""Spans after which the counts by minute are looked at."""
+"""Spans after which counts and operations are looked at; where there are many, a quarter of their number,
+since a look takes the longer the more there are."""
 _GIVE_BACK = 256
 """Pages that are given back to the disk in one step."""
 
@@ -61,9 +66,7 @@ class Retention:
             gone += some
         self._until_look -= written
         if self._until_look <= 0:
-            rows = self._minutes(now)
-            self._operations()
-            self._until_look = max(_LOOK, rows // 4)
+            self._until_look = max(_LOOK, self._minutes(now) // 4, self._operations() // 4)
         used = usage(self._connection)
         if used.file > self._max_bytes and used.file > used.used:
             # `execute` would give back a single page.
@@ -132,13 +135,15 @@ class Retention:
         (rows,) = self._connection.execute("SELECT count(*) FROM minute").fetchone()
         return int(rows)
 
-    def _operations(self) -> None:
-        """Let operations go of which nothing is left."""
+    def _operations(self) -> int:
+        """Let operations go of which nothing is left; gives how many there were."""
         execute = self._connection.execute
         (operations,) = execute("SELECT count(*) FROM operation").fetchone()
         if operations > _MANY_OPERATIONS:
             gone = execute(
-                "DELETE FROM operation WHERE id IN (SELECT id FROM operation EXCEPT SELECT operation FROM minute) "
-                "AND NOT EXISTS (SELECT 1 FROM span INDEXED BY span_operation WHERE operation = operation.id)"
+                "DELETE FROM operation "
+                "WHERE id IN (SELECT id FROM operation EXCEPT SELECT operation FROM minute) AND NOT EXISTS "
+                "(SELECT 1 FROM span INDEXED BY span_operation WHERE operation = operation.id)"
             ).rowcount
             self._forgot = self._forgot or gone > 0
+        return int(operations)

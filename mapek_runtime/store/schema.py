@@ -5,7 +5,9 @@ A file of another program, or of a version that this one does not know, is refus
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from pathlib import Path
 
 from mapek_runtime.errors import StoreError
@@ -15,11 +17,15 @@ __all__ = ["APPLICATION_ID", "TABLES", "VERSION", "identity", "open_reader", "op
 APPLICATION_ID = 0x4D41504B
 """`MAPK`, so that `file` and SQLite's own tools know whose file it is."""
 VERSION = 1
+_STRICT = (3, 37)
+"""The first SQLite with strict tables."""
 _BUSY = 10.0
 """Seconds to wait for another process that writes the same file."""
 _WRITER_CACHE = 32_000
 _READER_CACHE = 16_000
 """Kibibytes of the file that each connection keeps in memory."""
+
+_NOT_WRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 TABLES = """
 CREATE TABLE operation (
@@ -76,16 +82,23 @@ CREATE TABLE minute (                   -- durations of each operation, minute b
 def open_writer(path: Path) -> sqlite3.Connection:
     """Open the file to write, and make it where there is none. Raises `StoreError`."""
     try:
+        _require_strict(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Attributes may hold what is not for everybody; the journal beside it gets the same rights.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = _connect(path, "rwc", _WRITER_CACHE)
     except (OSError, sqlite3.Error) as error:
         raise _cannot(path, error) from None
     try:
-        if not _is_ours(connection, path):
-            # Before the journal: on a file that has one it is ignored.
-            connection.execute("PRAGMA auto_vacuum = incremental")
-            connection.execute("PRAGMA journal_mode = wal")
-            _make_tables(connection)
+        deadline = time.monotonic() + _BUSY
+        while not _is_ours(connection, path):
+            try:
+                _begin(connection)
+            except sqlite3.OperationalError as error:
+                # For a journal SQLite does not wait until others, who make the same file, are done.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         # A killed process loses nothing that was acknowledged; a power cut may lose the last moments,
         # and never the file.
         connection.execute("PRAGMA synchronous = normal")
@@ -101,19 +114,20 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open a file that is there, to read only. Raises `StoreError`."""
+    _require_strict(path)
     if not path.is_file():
         raise StoreError(f"there is no trace store in {str(path)!r}; `mapek run` makes one, or name another")
     try:
-        connection = _connect(path, "ro", _READER_CACHE)
         try:
-            ours = _is_ours(connection, path)
-        except sqlite3.OperationalError:
-            connection.close()
-            if path.with_name(path.name + "-wal").exists():
+            connection, ours = _opened(path, "ro")
+        except sqlite3.OperationalError as error:
+            if (
+                error.sqlite_errorcode & 0xFF not in _NOT_WRITABLE
+                or path.with_name(f"{path.name}-wal").exists()
+            ):
                 raise
             # Its folder cannot be written, which reading a file with a journal takes; nobody writes it.
-            connection = _connect(path, "ro&immutable=1", _READER_CACHE)
-            ours = _is_ours(connection, path)
+            connection, ours = _opened(path, "ro&immutable=1")
     except (OSError, sqlite3.Error) as error:
         raise _cannot(path, error) from None
     if not ours:
@@ -134,6 +148,24 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _require_strict(path: Path) -> None:
+    if sqlite3.sqlite_version_info < _STRICT:
+        raise StoreError(
+            f"the trace store in {str(path)!r} needs SQLite {'.'.join(map(str, _STRICT))} or later, and this "
+            f"Python has {sqlite3.sqlite_version}; use a newer Python, or set store.enabled to false"
+        )
+
+
+def _opened(path: Path, mode: str) -> tuple[sqlite3.Connection, bool]:
+    """A connection to read, and whether the file has our tables."""
+    connection = _connect(path, mode, _READER_CACHE)
+    try:
+        return connection, _is_ours(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _connect(path: Path, mode: str, cache: int) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
@@ -144,15 +176,25 @@ def _connect(path: Path, mode: str, cache: int) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=64,
     )
-    connection.execute(f"PRAGMA cache_size = -{cache}")
-    connection.execute("PRAGMA temp_store = memory")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{cache}")
+        connection.execute("PRAGMA temp_store = memory")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file has our tables; False for an empty one. Raises `StoreError` for another's."""
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute("BEGIN")
+    try:
+        # One look at all three: somebody may be making the tables.
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        connection.execute("ROLLBACK")
     if owner == APPLICATION_ID:
         if version != VERSION:
             raise StoreError(
@@ -160,13 +202,16 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
                 f"{VERSION}; use the version of mapek-runtime that wrote it, or name another file"
             )
         return True
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if owner or tables:
         raise StoreError(f"{str(path)!r} is a database of another program; name another file")
     return False
 
 
-def _make_tables(connection: sqlite3.Connection) -> None:
+def _begin(connection: sqlite3.Connection) -> None:
+    """Make our tables in an empty file."""
+    # Before the journal: on a file that has one it is ignored.
+    connection.execute("PRAGMA auto_vacuum = incremental")
+    connection.execute("PRAGMA journal_mode = wal")
     connection.execute("BEGIN EXCLUSIVE")
     try:
         # Another process may have made them while this one waited.
@@ -179,7 +224,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

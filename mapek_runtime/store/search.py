@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from .attributes import as_dict
 from .functions import Closures, Deadline, snapshot
-from .model import FoundSpan, FoundTrace, SearchResult, SpanSet
+from .model import ChosenSpans, FoundSpan, FoundTrace, SearchResult, SpanSet
 from .query.compile import Compiler
 from .query.dictionary import status_of
 from .query.evaluate import Evaluator, FoundSet
@@ -24,7 +24,7 @@ from .query.syntax import AllSpans, Filter, Query, Relation, Select, Spansets
 from .query.walk import Walk
 from .summaries import summary_of
 
-__all__ = ["choose", "search"]
+__all__ = ["choose", "chosen", "search"]
 
 _TO_SHOW = 0.25
 """Seconds that showing what was found may take beyond the deadline."""
@@ -97,7 +97,7 @@ def choose(
     deadline: float,
     after: int | None = None,
     attributes: bool = False,
-) -> tuple[FoundSpan, ...]:
+) -> ChosenSpans:
     """The newest spans that the query chooses, each once; only those of rows after `after`.
 
     Without `attributes` they have none, but what `select` asks for. At `deadline` it gives what it has
@@ -106,26 +106,46 @@ def choose(
     clock, show = Deadline(deadline), Deadline(max(deadline, time.monotonic()) + _TO_SHOW)
     spans: list[FoundSpan] = []
     numbers: list[int] = []
+    cut = False
     with Closures() as closures, snapshot(connection):
         with clock.reading(connection):
             compiler = Compiler(connection, closures)
             values = _Values(query, compiler)
-            walk = Walk(connection, compiler, _leading(query), start=start, end=end, after=after)
-            if isinstance(query.spansets, Relation) or any(
-                not isinstance(stage, Select) for stage in query.stages
+            for number in chosen(
+                connection, compiler, query, start=start, end=end, after=after, check=clock.check
             ):
-                evaluator = Evaluator(connection, compiler, query, start=start, end=end)
-                chosen = _by_trace(walk, evaluator, -1 if after is None else after, clock.check)
-            else:
-                chosen = _each_once(walk)
-            for number in chosen:
                 numbers.append(number)
                 if len(numbers) == limit:
                     break
         with show.reading(connection):
             rows = rows_of(connection, numbers)
             spans.extend(values.span(rows[number], attributes=attributes) for number in numbers)
-    return tuple(spans)
+            cut = compiler.facts.cut
+    complete = not (clock.passed or show.passed or cut) and len(numbers) < limit
+    return ChosenSpans(spans=tuple(spans), complete=complete)
+
+
+def chosen(
+    connection: sqlite3.Connection,
+    compiler: Compiler,
+    query: Query,
+    *,
+    start: int | None,
+    end: int | None,
+    after: int | None,
+    before: int | None = None,
+    check: Callable[[], None],
+) -> Iterator[int]:
+    """The rows that a query chooses, the newest first, each span once; between the rows `after` and `before`.
+
+    To be read within a snapshot; `check` is called now and then, and may raise to end it.
+    """
+    walk = Walk(connection, compiler, _leading(query), start=start, end=end, after=after, before=before)
+    if not isinstance(query.spansets, Relation) and all(isinstance(stage, Select) for stage in query.stages):
+        return _each_once(walk)
+    evaluator = Evaluator(connection, compiler, query, start=start, end=end)
+    found = _by_trace(walk, evaluator, -1 if after is None else after, check)
+    return found if before is None else (number for number in found if number < before)
 
 
 class _Found(NamedTuple):

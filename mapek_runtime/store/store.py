@@ -6,14 +6,29 @@ the values of `model`. Threads do the work: `writing` has one, `reading` a few.
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 
 from mapek_runtime.errors import StoreError, TransportError, TransportRejected
+from mapek_runtime.trace.forks import follow_forks
 
-from . import catalog, latency, search, traces, values
-from .model import Dependency, FoundSpan, Latency, Operation, SearchResult, StoredTrace, Value
+from . import brushed, catalog, latency, pages, search, traces, values
+from .model import (
+    Brush,
+    ChosenSpans,
+    Dependency,
+    Difference,
+    FoundSpan,
+    Latency,
+    Operation,
+    SearchResult,
+    SpanPage,
+    StoredTrace,
+    Value,
+)
 from .query.syntax import AllSpans, Field, Query
 from .reading import Readers
 from .writing import StoreStatistics, Writing, contents
@@ -57,6 +72,7 @@ class TraceStore:
         self.path = Path(path)
         self._readers = Readers(self.path)
         self._writing = None if read_only else Writing(self.path, max_age=max_age, max_bytes=max_bytes)
+        follow_forks(self.after_fork)
 
     def __repr__(self) -> str:
         return f"TraceStore({str(self.path)!r})"
@@ -156,7 +172,7 @@ class TraceStore:
         end: int | None = None,
         limit: int = 5000,
         time_limit: float = 5.0,
-    ) -> tuple[FoundSpan, ...]:
+    ) -> ChosenSpans:
         """The newest spans that the query chose, at most `limit`."""
         deadline = time.monotonic() + time_limit
         return await self._readers.ask(
@@ -164,6 +180,57 @@ class TraceStore:
                 connection, query, start=start, end=end, limit=limit, deadline=deadline
             )
         )
+
+    async def difference(
+        self,
+        query: Query,
+        brush: Brush,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        limit: int = 20_000,
+        time_limit: float = 5.0,
+    ) -> Difference:
+        """What distinguishes the brushed spans from the others that the query chose, most first.
+
+        At most `limit` spans are compared, the newest: half of them brushed ones. `start` and `end` bound
+        both.
+        """
+        deadline = time.monotonic() + time_limit
+        return await self._readers.ask(
+            lambda connection: brushed.difference(
+                connection, query, brush, start=start, end=end, limit=limit, deadline=deadline
+            )
+        )
+
+    async def pages(
+        self,
+        query: Query = EVERYTHING,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        size: int = 10_000,
+        time_limit: float = 60.0,
+    ) -> AsyncIterator[SpanPage]:
+        """Every span that the query chooses and that is stored now, the oldest first, each once.
+
+        A page is what is chosen of `size` rows, or less of large spans; it may be empty. One that takes
+        more than `time_limit` seconds raises `QueryError`.
+        """
+        rows = await self._readers.ask(lambda connection: pages.rows(connection, start, end))
+        once = pages.Once()
+        position = rows.start
+        while position < rows.stop:
+            within, deadline = range(position, min(position + size, rows.stop)), time.monotonic() + time_limit
+
+            def ask(
+                connection: sqlite3.Connection, within: range = within, deadline: float = deadline
+            ) -> pages.Page:
+                return pages.page(connection, query, within, once, start=start, end=end, deadline=deadline)
+
+            page = await self._readers.ask(ask)
+            position = page.last + 1
+            yield SpanPage(data=page.data, spans=page.spans, done=(position - rows.start) / len(rows))
 
     async def newest(
         self, after: int = -1, *, query: Query = EVERYTHING, limit: int = 1000
@@ -180,6 +247,7 @@ class TraceStore:
     async def trace(self, trace_id: str, *, offset: int = 0, limit: int = 10_000) -> StoredTrace | None:
         """The spans of a trace, `limit` of them from `offset` on; None when there are none at all.
 
+        Fewer where they are large: a page goes on behind the spans of the page before, not behind its limit.
         Spans are in the order of their start; in a trace of more than 100,000 only within each page, and
         pages are in the order of arrival. Raises QueryError for what is no trace id.
         """
@@ -198,7 +266,7 @@ class TraceStore:
         return await self._readers.ask(catalog.services)
 
     async def operations(self, service: str | None = None, kind: str | None = None) -> tuple[Operation, ...]:
-        """What the spans of a service, or of all, are called, in order."""
+        """What the spans of a service, or of all, are called, in order: at most the first ten thousand."""
         return await self._readers.ask(lambda connection: catalog.operations(connection, service, kind))
 
     async def tags(

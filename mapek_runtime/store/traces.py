@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 
 from mapek_runtime.errors import QueryError
 
@@ -11,12 +14,14 @@ from .decode import Source
 from .model import StoredTrace
 from .whole import StoredSpan, traces_data
 
-__all__ = ["ids", "read", "trace_id_of"]
+__all__ = ["ids", "of_rows", "read", "trace_id_of"]
 
 _ID = re.compile(r"[0-9a-fA-F]{1,32}")
 _EXACT = 100_000
 """Spans up to which a trace is in the order of its starts, and those that were sent twice are counted once;
 to sort a larger one for each page would take seconds."""
+_MOST_BYTES = 32 << 20
+"""Of a page: spans may have megabytes each, and a page is held in memory several times over."""
 _BY_START = """
 SELECT min(id) AS id FROM span WHERE trace_id = ? GROUP BY span_id ORDER BY min(start), 1 LIMIT ? OFFSET ?
 """
@@ -36,7 +41,7 @@ def trace_id_of(text: str) -> bytes:
 
 
 def read(connection: sqlite3.Connection, trace_id: str, offset: int, limit: int) -> StoredTrace | None:
-    """The spans from `offset` on, at most `limit`; None when there is no such trace."""
+    """The spans from `offset` on, at most `limit`, fewer of large ones; None when there is no such trace."""
     wanted = trace_id_of(trace_id)
     (total,) = connection.execute("SELECT count(*) FROM span WHERE trace_id = ?", (wanted,)).fetchone()
     if not total:
@@ -48,9 +53,14 @@ def read(connection: sqlite3.Connection, trace_id: str, offset: int, limit: int)
             "SELECT count(DISTINCT span_id) FROM span WHERE trace_id = ?", (wanted,)
         ).fetchone()
     rows: dict[bytes, StoredSpan] = {}
+    size = 0
     for row in connection.execute(_SPANS.format(page=page), (wanted, limit, offset)):
+        span = StoredSpan(*row)
+        size += len(span.body) + len(span.name)
+        if size > _MOST_BYTES and rows:
+            break
         # The same span may have been sent twice.
-        rows.setdefault(row[1], StoredSpan(*row))
+        rows.setdefault(span.span_id, span)
     spans = sorted(rows.values(), key=_start)
     data = traces_data(spans, _sources(connection, {span.source for span in spans}))
     return StoredTrace(trace_id=wanted.hex(), data=data, spans=len(spans), total=total, offset=offset)
@@ -66,6 +76,31 @@ def ids(connection: sqlite3.Connection, beginning: str, limit: int) -> tuple[str
         (low, high, limit),
     )
     return tuple(trace_id.hex() for (trace_id,) in rows)
+
+
+def of_rows(
+    connection: sqlite3.Connection,
+    numbers: Sequence[int],
+    first: Callable[[Iterable[bytes]], list[bool]],
+) -> tuple[bytes, int, int | None]:
+    """Rows as TracesData, how many spans these are, and the last row where that is not the last of all.
+
+    Of each span `first` is asked, by its trace id and span id, whether it is wanted.
+    """
+    spans: list[StoredSpan] = []
+    size = 0
+    last: int | None = None
+    page = "SELECT value AS id FROM json_each(?)"
+    read = connection.execute(f"{_SPANS.format(page=page)} ORDER BY span.id", (json.dumps(list(numbers)),))
+    for row in read:
+        spans.append(StoredSpan(*row))
+        size += len(spans[-1].body) + len(spans[-1].name)
+        if size > _MOST_BYTES and len(spans) < len(numbers):
+            last = numbers[len(spans) - 1]
+            break
+    wanted = first(span.trace_id + span.span_id for span in spans)
+    spans = list(compress(spans, wanted))
+    return traces_data(spans, _sources(connection, {span.source for span in spans})), len(spans), last
 
 
 def _start(span: StoredSpan) -> int:

@@ -76,9 +76,9 @@ def values(
         rows = connection.execute(f"SELECT DISTINCT {column} FROM operation ORDER BY 1 LIMIT ?", (limit,))
         return tuple(Value(kind="string", text=text) for (text,) in rows)
     asked = Query(query.spansets, (*query.stages, Select((field,))))
-    spans = choose(connection, asked, start=start, end=end, limit=_CHOSEN, deadline=deadline)
+    chosen = choose(connection, asked, start=start, end=end, limit=_CHOSEN, deadline=deadline)
     found: dict[Value, None] = {}
-    for span in spans:
+    for span in chosen.spans:
         for value in _each(span.selected.get(name)):
             made = _value(value, is_duration=name.endswith((":duration", ":timeSinceStart")))
             if made is not None:

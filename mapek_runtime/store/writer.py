@@ -7,7 +7,7 @@ so that whatever ends the process, a file never has one without the others.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import chain
 
@@ -51,14 +51,16 @@ class Writer:
         self._version = -1
         """Another one when another connection has written; what is remembered may have gone."""
 
-    def write(self, payloads: Sequence[bytes]) -> list[Written]:
+    def write(self, payloads: Iterable[bytes]) -> list[Written]:
         """Write requests in one transaction; they are in the file when this returns.
 
-        A request that cannot be read is left out as a whole. Raises sqlite3.Error, and nothing is written.
+        They are asked for when it is this writer's turn to write. A request that cannot be read is left out
+        as a whole. Raises sqlite3.Error, and nothing is written.
         """
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
+            self._look_again()
             minutes = Minutes()
             written = [self._request(payload, minutes) for payload in payloads]
             minutes.save(self._connection)
@@ -82,7 +84,9 @@ class Writer:
         if version != self._version:
             self._version = version
             self.forget()
-        part = execute("SELECT first, last, earliest, latest FROM part ORDER BY first DESC LIMIT 1").fetchone()
+        part = execute(
+            "SELECT first, last, earliest, latest FROM part ORDER BY first DESC LIMIT 1"
+        ).fetchone()
         self._part = None if part is None else list(part)
 
     def _request(self, payload: bytes, minutes: Minutes) -> Written:

@@ -11,14 +11,18 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from mapek_runtime.errors import StoreError
 from mapek_runtime.export.worker import Worker
 
+from .journal import Journal
 from .retention import Retention, usage
 from .schema import identity, open_writer
+from .turns import Turns
 from .writer import Writer, Written
 
 __all__ = ["StoreStatistics", "Writing", "contents"]
@@ -64,14 +68,16 @@ class Writing:
 
     def __init__(self, path: Path, *, max_age: float, max_bytes: int) -> None:
         self._path = path
-        self._max_age = int(max_age * 1e9)
+        # A sum with the time of today is a number that SQLite knows.
+        self._max_age = int(min(max_age * 1e9, 1 << 62))
         self._max_bytes = max_bytes
         self._worker = Worker("mapek-store-writer")
         self._waiting: deque[_Request] = deque()
         self._lock = threading.Lock()
-        # A thread that closes runs beside one that writes; a connection that is closed while it is used
-        # takes the process with it.
-        self._turn = threading.Lock()
+        # A thread that closes runs beside one that writes.
+        self._turns = Turns(self._let_file_go)
+        self._is_parents = False
+        """Whether the process that this one was forked from was writing in that moment."""
         self._file: _File | None = None
         self.statistics = StoreStatistics()
 
@@ -102,17 +108,24 @@ class Writing:
         """Leave thread and file to the parent; this process opens it anew when it needs it."""
         self._worker.after_fork()
         self._waiting.clear()
-        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._turns.after_fork()
+        self._is_parents = self._is_parents or self._turns.was_taken
         if self._file is not None:
-            # Not closed: that would take the parent's locks on the file away.
+            # Not closed: the parent is in the middle of using it.
             _ABANDONED.append(self._file)
             self._file = None
 
     def _open(self) -> None:
-        with self._turn:
+        with self._turns:
             self._opened()
 
     def _opened(self) -> _File:
+        if self._is_parents:
+            raise StoreError(
+                f"the trace store in {str(self._path)!r} was being written when this process was forked; "
+                "use another file in the child"
+            )
         if self._file is not None and self._file.has_gone():
             self._let_file_go()
             logger.warning(
@@ -126,7 +139,7 @@ class Writing:
         return self._file
 
     def _write(self) -> None:
-        with self._turn:
+        with self._turns:
             self._write_next()
 
     def _write_next(self) -> None:
@@ -134,16 +147,17 @@ class Writing:
         if not requests:
             return
         started = time.perf_counter()
+        taken: list[_Request] = []
         try:
             file = self._opened()
-            all_written = file.writer.write([request.payload for request in requests])
+            all_written = file.writer.write(_still_wanted(requests, taken))
         except Exception as error:  # noqa: BLE001 - is raised where each of the requests is awaited
             for request in requests:
                 request.outcome = error
             if _is_broken(error):
                 self._let_file_go()
             return
-        for request, each in zip(requests, all_written, strict=True):
+        for request, each in zip(taken, all_written, strict=True):
             request.outcome = each
         spans = sum(each.spans for each in all_written)
         deleted = file.let_go(spans)
@@ -184,12 +198,13 @@ class Writing:
         return requests
 
     def _withdraw(self, request: _Request) -> None:
+        request.given_up = True
         with self._lock:
             if request in self._waiting:
                 self._waiting.remove(request)
 
     def _close(self) -> None:
-        with self._turn:
+        with self._turns:
             while self._waiting:
                 self._write_next()
             self._let_file_go()
@@ -203,16 +218,28 @@ class Writing:
 class _Request:
     """A request, and what became of it."""
 
-    __slots__ = ("outcome", "payload")
+    __slots__ = ("given_up", "outcome", "payload")
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
+        self.given_up = False
+        """Whether nobody waits for the outcome any more."""
         self.outcome: Written | Exception | str = _GIVEN_UP
+
+
+def _still_wanted(requests: Iterable[_Request], taken: list[_Request]) -> Iterator[bytes]:
+    """The requests that were not given up while another process wrote; says which ones were `taken`."""
+    for request in requests:
+        if not request.given_up:
+            taken.append(request)
+            yield request.payload
 
 
 def _is_broken(error: Exception) -> bool:
     """Whether another connection may do what this one cannot."""
-    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
+    # Errors of Python's own module have no code.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.Error) and code != sqlite3.SQLITE_BUSY
 
 
 class _File:
@@ -224,6 +251,7 @@ class _File:
         self._identity = identity(path)
         self.writer = Writer(self.connection)
         self._retention = Retention(self.connection, max_age=max_age, max_bytes=max_bytes)
+        self._journal = Journal(self.connection, path)
 
     def has_gone(self) -> bool:
         """Whether the path names another file now, or none: nobody would ever find what is written here."""
@@ -231,11 +259,11 @@ class _File:
 
     def let_go(self, written: int) -> int:
         """Delete what must go after `written` spans came; gives how many spans went."""
-        try:
+        gone = 0
+        # The spans are written, which is what counts; what must go goes with the next ones.
+        with suppress(sqlite3.Error):
             gone = self._retention.step(time.time_ns(), written)
-        except sqlite3.Error:
-            # The spans are written, which is what counts; what is too old goes with the next ones.
-            gone = 0
+            self._journal.keep_short()
         if self._retention.forgot():
             self.writer.forget()
         return gone

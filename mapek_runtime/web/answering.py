@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 from aiohttp.web_app import Application
 
 from mapek_runtime.errors import QueryError, StoreError
+from mapek_runtime.export.beside import beside_the_loop
+from mapek_runtime.store.query.syntax import Query
 
-__all__ = ["Failure", "Handler", "add_routes", "json_bytes", "json_of"]
+__all__ = [
+    "Failure",
+    "Handler",
+    "add_routes",
+    "in_thread",
+    "json_bytes",
+    "json_of",
+    "large_json_of",
+    "query_of",
+]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Failure = Callable[[int, str], web.Response]
 """An API's own shape of an error, from its status and message."""
+Result = TypeVar("Result")
+_SHORT = 200
+"""Characters of a query that are read within a millisecond."""
 
 
 def add_routes(
@@ -31,8 +46,28 @@ def add_routes(
 
 
 def json_of(value: Any, status: int = 200) -> web.Response:
-    """A small answer; a large one is encoded in a thread."""
+    """A small answer."""
     return json_bytes(msgspec.json.encode(value), status)
+
+
+async def large_json_of(make: Callable[[], Any]) -> web.Response:
+    """An answer that may be large: it is made and encoded in a thread."""
+    return json_bytes(await in_thread(lambda: msgspec.json.encode(make())))
+
+
+async def in_thread(work: Callable[[], Result]) -> Result:
+    """Call what takes more than a moment."""
+
+    def beside() -> Result:
+        with beside_the_loop():
+            return work()
+
+    return await asyncio.to_thread(beside)
+
+
+async def query_of(text: str, parse: Callable[[str], Query]) -> Query:
+    """What a query asks; a long one, which takes tens of milliseconds, is read in a thread."""
+    return parse(text) if len(text) <= _SHORT else await in_thread(lambda: parse(text))
 
 
 def json_bytes(body: bytes, status: int = 200) -> web.Response:

@@ -26,6 +26,8 @@ __all__ = ["JaegerTrace", "jaeger_traces"]
 _MICROSECOND = 1_000
 _SAFE = (1 << 53) - 1
 """The greatest whole number that JavaScript reads exactly; Jaeger gives larger ones as strings."""
+_MOST_BYTES = 128 << 20
+"""Of an answer: what stands once in OTLP, such as the scope, stands at each span here."""
 _STATUSES = {Status.STATUS_CODE_OK: "OK", Status.STATUS_CODE_ERROR: "ERROR"}
 _encode = msgspec.json.Encoder().encode
 
@@ -37,18 +39,26 @@ class JaegerTrace:
         self.trace_id = trace_id
         self._spans: dict[bytes, bytes] = {}
         self._processes: dict[bytes, str] = {}
+        self.left_out = 0
+        """Spans for which there was no room."""
 
     def __len__(self) -> int:
         return len(self._spans)
 
-    def add(self, span: Span, process: bytes, scope_tags: list[dict[str, Any]]) -> None:
-        """A span, once; `process` is what has it, written as JSON."""
-        if span.span_id not in self._spans:
-            number = self._processes.setdefault(process, f"p{len(self._processes) + 1}")
-            self._spans[span.span_id] = _encode(_span(span, self.trace_id, number, scope_tags))
+    def add(self, span: Span, process: bytes, scope_tags: list[dict[str, Any]]) -> int:
+        """A span, once; `process` is what has it, written as JSON. Gives the bytes that it takes."""
+        if span.span_id in self._spans:
+            return 0
+        number = self._processes.setdefault(process, f"p{len(self._processes) + 1}")
+        written = self._spans[span.span_id] = _encode(_span(span, self.trace_id, number, scope_tags))
+        return len(written)
 
     def encode(self, *warnings: str) -> bytes:
         """The trace, with what its reader should know of it."""
+        if self.left_out:
+            warnings += (
+                f"{self.left_out} spans are left out: the answer would have more than {_MOST_BYTES} bytes",
+            )
         processes = b",".join(b'"%b":%b' % (key.encode(), text) for text, key in self._processes.items())
         return b'{"traceID":"%b","spans":[%b],"processes":{%b},"warnings":%b}' % (
             self.trace_id.encode(),
@@ -66,6 +76,7 @@ def jaeger_traces(pieces: Iterable[Slice]) -> list[JaegerTrace]:
     traces: dict[bytes, JaegerTrace] = {}
     resource = scope = None
     process, scope_tags = b"", list[dict[str, Any]]()
+    left = _MOST_BYTES
     for piece in pieces:
         if piece.resource is not resource:
             resource = piece.resource
@@ -77,7 +88,10 @@ def jaeger_traces(pieces: Iterable[Slice]) -> list[JaegerTrace]:
             trace = traces.get(span.trace_id)
             if trace is None:
                 trace = traces[span.trace_id] = JaegerTrace(span.trace_id.hex())
-            trace.add(span, process, scope_tags)
+            if left > 0:
+                left -= trace.add(span, process, scope_tags)
+            else:
+                trace.left_out += 1
     return list(traces.values())
 
 

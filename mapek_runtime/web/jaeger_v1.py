@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,8 +19,9 @@ from mapek_runtime.store import TraceStore
 from mapek_runtime.store.framing import slices
 from mapek_runtime.store.model import Dependency
 from mapek_runtime.store.otlp_json import pieces
+from mapek_runtime.store.receiver import Refused, json_items
 
-from .answering import add_routes, json_bytes, json_of
+from .answering import add_routes, in_thread, json_bytes, json_of
 from .jaeger_json import JaegerTrace, jaeger_traces
 from .jaeger_metrics import JaegerMetrics
 from .jaeger_query import search_query
@@ -69,11 +69,11 @@ class _JaegerV1:
         self._most_spans = most_spans
 
     async def services(self, request: web.Request) -> web.Response:
-        return _listed(request, await self._store.services())
+        return await _listed(request, await self._store.services())
 
     async def names(self, request: web.Request) -> web.Response:
         found = await self._store.operations(request.match_info["service"])
-        return _listed(request, list(dict.fromkeys(each.name for each in found)))
+        return await _listed(request, list(dict.fromkeys(each.name for each in found)))
 
     async def operations(self, request: web.Request) -> web.Response:
         asked = Parameters(request.query)
@@ -82,7 +82,7 @@ class _JaegerV1:
             raise QueryError("parameter 'service' is required")
         found = await self._store.operations(service)
         names = dict.fromkeys((each.name, kind_word(each.kind)) for each in found)
-        return _listed(
+        return await _listed(
             request, [{"name": name, "spanKind": word} for name, word in names if kind in ("", word)]
         )
 
@@ -133,17 +133,22 @@ class _JaegerV1:
         start = max(0, end - asked.units("lookback", MILLISECOND, _LOOKBACK))
         service = asked.text("service")
         found = await self._store.dependencies(start=start, end=end)
-        return _listed(request, [_link(each) for each in found if service in ("", each.parent, each.child)])
+        return await _listed(
+            request, [_link(each) for each in found if service in ("", each.parent, each.child)]
+        )
 
     async def transform(self, request: web.Request) -> web.Response:
         """Spans that somebody has as a file, in the form that the UI draws; nothing is stored."""
         body = await request.read()
 
         def transformed() -> list[JaegerTrace]:
+            json_items(body)
             return jaeger_traces(pieces(body, []))
 
         try:
-            traces = await asyncio.to_thread(transformed)
+            traces = await in_thread(transformed)
+        except Refused as refused:
+            return _failure(refused.status, refused.message)
         except (ValueError, DecodeError) as error:
             raise QueryError(f"the body is no OTLP JSON: {error}") from None
         return await _encoded(request, lambda: [trace.encode() for trace in traces])
@@ -153,9 +158,9 @@ def _failure(status: int, message: str) -> web.Response:
     return json_of({"data": None, "errors": [{"code": status, "msg": message}]}, status)
 
 
-def _listed(request: web.Request, data: Sequence[Any]) -> web.Response:
+async def _listed(request: web.Request, data: Sequence[Any]) -> web.Response:
     envelope = {"data": data, "total": len(data), "limit": 0, "offset": 0, "errors": None}
-    return json_bytes(_pretty(request, msgspec.json.encode(envelope)))
+    return json_bytes(await in_thread(lambda: _pretty(request, msgspec.json.encode(envelope))))
 
 
 async def _traces(
@@ -184,7 +189,7 @@ async def _encoded(
             b",".join(traces), len(traces), msgspec.json.encode(errors or None)
         )  # fmt: skip
 
-    return json_bytes(_pretty(request, await asyncio.to_thread(body)))
+    return json_bytes(_pretty(request, await in_thread(body)))
 
 
 def _pretty(request: web.Request, body: bytes) -> bytes:

@@ -6,7 +6,6 @@ and the newest traces are looked for.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +15,7 @@ from mapek_runtime.errors import QueryError
 from mapek_runtime.store import TraceStore
 from mapek_runtime.store.model import FoundTrace, SearchResult
 
-from .answering import add_routes, json_bytes, json_of
+from .answering import add_routes, in_thread, json_bytes, json_of, large_json_of
 from .jaeger_query import search_query
 from .parameters import Parameters, trace_id_of
 from .whole_traces import MOST_SPANS, WholeTraces, read_traces, resource_spans_json
@@ -60,13 +59,15 @@ class _JaegerV3:
         kind = asked.text("spanKind", "span_kind").lower()
         found = await self._store.operations(asked.text("service") or None)
         names = dict.fromkeys((each.name, kind_word(each.kind)) for each in found)
-        return json_of(
-            {"operations": [{"name": name, "spanKind": word} for name, word in names if kind in ("", word)]}
+        return await large_json_of(
+            lambda: {
+                "operations": [{"name": name, "spanKind": word} for name, word in names if kind in ("", word)]
+            }
         )
 
     async def summaries(self, request: web.Request) -> web.Response:
         found = await self._search(request)
-        return json_of({"summaries": [_summary(trace) for trace in found.traces]})
+        return await large_json_of(lambda: {"summaries": [_summary(trace) for trace in found.traces]})
 
     async def traces(self, request: web.Request) -> web.Response:
         found = await self._search(request)
@@ -113,7 +114,7 @@ def _failure(status: int, message: str) -> web.Response:
 async def _wrapped(traces: WholeTraces) -> web.Response:
     if not traces.data:
         return _failure(404, "No traces found")
-    body = await asyncio.to_thread(resource_spans_json, traces.data)
+    body = await in_thread(lambda: resource_spans_json(traces.data))
     response = json_bytes(b'{"result":{"resourceSpans":' + body + b"}}")
     if traces.warning:
         # OTLP has no place for it.

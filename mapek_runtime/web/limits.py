@@ -13,6 +13,7 @@ from aiohttp.typedefs import Middleware
 from mapek_runtime.errors import StoreError
 from mapek_runtime.export.notice import Notices
 
+from .refusing import refused
 from .scopes import STREAMS, TRACES, pattern_of
 
 __all__ = ["Limits", "limiting"]
@@ -56,9 +57,9 @@ def limiting(limits: Limits) -> Middleware:
     ) -> web.StreamResponse:
         pattern = pattern_of(request)
         if pattern not in _COUNTING:
-            refused = _of_size(request, limits.body if pattern in _LARGE else _SMALL_BODY, limits)
-            if refused is not None:
-                return refused
+            too_large = _of_size(request, limits.body if pattern in _LARGE else _SMALL_BODY, limits)
+            if too_large is not None:
+                return too_large
         try:
             async with asyncio.timeout(None if pattern in STREAMS else limits.request) as limit:
                 return await handler(request)
@@ -113,7 +114,7 @@ def _answer(
     if request.writer.output_size > 0:
         # Half an answer is out already; only the end of the connection says that it is no whole one.
         raise ConnectionAbortedError(message)
-    response = web.json_response({"error": message}, status=status, headers=headers)
+    response = refused(request, status, message, headers)
     if request.body_exists and not request.content.is_eof():
         response.force_close()
     return response

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-import msgspec
 from aiohttp import web
+
+from .legible import json_for_page
 
 __all__ = ["Listener", "LiveEvents", "TooManyListeners", "serve_events"]
 
@@ -58,8 +59,8 @@ class _Message:
 
     def encoded(self) -> bytes:
         if self._bytes is None:
-            data = msgspec.json.encode(self.data, enc_hook=str)
-            self._bytes = f"event: {self.name}\nid: {self.id}\ndata: ".encode() + data + b"\n\n"
+            head = f"event: {self.name}\nid: {self.id}\ndata: ".encode()
+            self._bytes = head + json_for_page(self.data) + b"\n\n"
             # Of the two forms one is enough.
             self.data = None
         return self._bytes

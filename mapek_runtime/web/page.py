@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -17,6 +17,7 @@ from aiohttp.web_app import Application
 
 from mapek_runtime.store import TraceStore
 
+from .legible import json_for_page
 from .live import serve_events
 from .page_traces import add_page_traces
 from .state import ControlRefused, Controls, StateSource
@@ -37,6 +38,7 @@ _TYPES = {
 }
 """Not the system's own table, which differs from one machine to the next."""
 _MOST_BODY = 16_384
+_MOST_NUMBER = 1 << 53
 
 
 class _Inject(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,7 +48,7 @@ class _Inject(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Clear(msgspec.Struct, forbid_unknown_fields=True):
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=0, le=_MOST_NUMBER)]
 
 
 class _Halt(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,7 +101,7 @@ class _Page:
         return await _file(request.match_info["path"])
 
     async def state(self, _request: web.Request) -> web.StreamResponse:
-        body = msgspec.json.encode(await self._source.state(), enc_hook=str)
+        body = json_for_page(await self._source.state())
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
     async def live(self, request: web.Request) -> web.StreamResponse:
@@ -169,7 +171,7 @@ async def _file(path: str) -> web.StreamResponse:
     if any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
         return _no_file(path)
     file = _STATIC.joinpath(*parts)
-    if not await asyncio.to_thread(file.is_file):
+    if not await asyncio.to_thread(_is_file, file):
         return _no_file(path)
     headers = {
         "Content-Type": _TYPES.get(file.suffix, "text/plain; charset=utf-8"),
@@ -177,6 +179,14 @@ async def _file(path: str) -> web.StreamResponse:
         "Cache-Control": "no-cache",
     }
     return web.FileResponse(file, headers=headers)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Such as a name that is longer than any can be.
+        return False
 
 
 def _no_file(path: str) -> web.Response:

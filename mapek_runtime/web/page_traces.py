@@ -1,10 +1,12 @@
-"""The page's questions to the store: search, durations, a trace, latencies, and what can be asked for."""
+"""The page's questions to the store: search, durations, a trace, latencies, and what can be asked for.
+
+Answers are bounded in bytes as well as in number: what others sent may be of any size.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -13,11 +15,12 @@ from aiohttp.web_app import Application
 
 from mapek_runtime.errors import QueryError, StoreError
 from mapek_runtime.store import TraceStore
-from mapek_runtime.store.model import StoredTrace
-from mapek_runtime.store.otlp_json import to_json
+from mapek_runtime.store.model import Brush, StoredTrace
 from mapek_runtime.store.query import parse, to_traceql
 from mapek_runtime.store.query.syntax import AllSpans, Compare, Filter
 
+from .answering import in_thread, query_of
+from .download import Downloads
 from .flush import Flushes
 from .page_shapes import brief_span, found_trace, incomplete_since, latency_series, stored_trace
 
@@ -29,7 +32,9 @@ _MOST_SPANS = 10_000
 _MOST_VALUES = 1000
 _LATE = 30 * 10**9
 """Nanoseconds after which a parent that is missing will not come any more."""
-_NUMBER_AT_MOST = 1 << 63
+_MOST_BYTES = 64 << 20
+"""Of a list in an answer: one that would be longer is cut, so that the page asks for the rest."""
+_LARGEST = (1 << 63) - 1
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,6 +47,7 @@ def add_page_traces(
     for path, handler in (
         ("/page/search", traces.search),
         ("/page/durations", traces.durations),
+        ("/page/difference", traces.difference),
         ("/page/trace/{id}", traces.trace),
         ("/page/trace/{id}/otlp", traces.otlp),
         ("/page/latencies", traces.latencies),
@@ -64,7 +70,9 @@ def _answering(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except QueryError as error:
-            return _json({"error": str(error), "column": error.column}, 400)
+            # The page points at the column; whoever else asks finds it beside the message.
+            message = str(error).removeprefix(f"column {error.column}: ")
+            return _json({"error": message, "column": error.column}, 400)
         except _Wrong as error:
             return _json({"error": str(error), "column": None}, 400)
         except StoreError as error:
@@ -77,6 +85,7 @@ class _Traces:
     def __init__(self, store: TraceStore | None, flush: Callable[[], Awaitable[object]]) -> None:
         self._given = store
         self._flushes = Flushes(flush)
+        self._downloads = Downloads()
 
     async def close(self, _app: Application) -> None:
         await self._flushes.aclose()
@@ -89,7 +98,7 @@ class _Traces:
 
     async def search(self, request: web.Request) -> web.StreamResponse:
         asked = request.query
-        query = parse(asked.get("q", ""))
+        query = await query_of(asked.get("q", ""), parse)
         found = await self._store.search(
             query,
             limit=_number(request, "limit", 20, least=1, most=_MOST_TRACES),
@@ -99,69 +108,79 @@ class _Traces:
         )
 
         def encoded() -> bytes:
+            traces, number = _listed(found_trace(trace) for trace in found.traces)
             return msgspec.json.encode(
                 {
                     "query": to_traceql(query),
-                    "traces": [found_trace(trace) for trace in found.traces],
-                    "complete": found.complete,
+                    "traces": traces,
+                    "complete": found.complete and number == len(found.traces),
                     "inspected": found.inspected,
                     # A string where it is a moment: what it is, is the store's to know.
                     "before": None if found.before is None else str(found.before),
                 }
             )
 
-        return _bytes(await asyncio.to_thread(encoded))
+        return _bytes(await in_thread(encoded))
 
     async def durations(self, request: web.Request) -> web.StreamResponse:
         limit = _number(request, "limit", 5000, least=1, most=_MOST_DURATIONS)
-        spans = await self._store.durations(
-            parse(request.query.get("q", "")),
+        chosen = await self._store.durations(
+            await query_of(request.query.get("q", ""), parse),
             start=_moment(request, "start"),
             end=_moment(request, "end"),
             limit=limit,
         )
 
         def encoded() -> bytes:
-            return msgspec.json.encode(
-                {"spans": [brief_span(span) for span in spans], "complete": len(spans) < limit}
-            )
+            spans, number = _listed(brief_span(span) for span in chosen.spans)
+            complete = chosen.complete and number == len(chosen.spans)
+            return msgspec.json.encode({"spans": spans, "complete": complete})
 
-        return _bytes(await asyncio.to_thread(encoded))
+        return _bytes(await in_thread(encoded))
+
+    async def difference(self, request: web.Request) -> web.StreamResponse:
+        query = await query_of(request.query.get("q", ""), parse)
+        brush = Brush(
+            start=_moment(request, "from"),
+            end=_moment(request, "to"),
+            shortest=_nanoseconds(request, "shortest"),
+            longest=_nanoseconds(request, "longest"),
+        )
+        found = await self._store.difference(
+            query, brush, start=_moment(request, "start"), end=_moment(request, "end")
+        )
+
+        def encoded() -> bytes:
+            return msgspec.json.encode({"query": to_traceql(query), **msgspec.to_builtins(found)})
+
+        return _bytes(await in_thread(encoded))
 
     async def trace(self, request: web.Request) -> web.StreamResponse:
-        offset = _number(request, "offset", 0, least=0, most=_NUMBER_AT_MOST)
+        offset = _number(request, "offset", 0, least=0, most=_LARGEST)
         limit = _number(request, "limit", _MOST_SPANS, least=1, most=_MOST_SPANS)
         trace_id = request.match_info["id"]
         stored = await self._stored(trace_id, offset, limit)
         if stored is None:
             return _unknown(trace_id)
-        shape = await asyncio.to_thread(stored_trace, stored)
+        shape = await in_thread(lambda: stored_trace(stored))
         since = incomplete_since(shape)
         if since is not None and time.time_ns() - since < _LATE:
             await self._flushes.flushed()
             again = await self._store.trace(trace_id, offset=offset, limit=limit)
             if again is not None and again.total > stored.total:
-                shape = await asyncio.to_thread(stored_trace, again)
-        return _bytes(await asyncio.to_thread(msgspec.json.encode, shape))
+                shape = await in_thread(lambda: stored_trace(again))
+
+        def encoded() -> bytes:
+            return msgspec.json.encode({**shape, "spans": _listed(shape["spans"])[0]})
+
+        return _bytes(await in_thread(encoded))
 
     async def otlp(self, request: web.Request) -> web.StreamResponse:
         trace_id = request.match_info["id"]
-        stored = await self._stored(trace_id, 0, _MOST_SPANS)
+        stored = await self._stored(trace_id, 0, Downloads.SPANS)
         if stored is None:
             return _unknown(trace_id)
-        whole = [stored.data]
-        offset = _MOST_SPANS
-        # TracesData may be given in pieces, one after the other.
-        while offset < min(stored.total, 10 * _MOST_SPANS):
-            more = await self._store.trace(trace_id, offset=offset, limit=_MOST_SPANS)
-            if more is None:
-                break
-            whole.append(more.data)
-            offset += _MOST_SPANS
-        body = await asyncio.to_thread(lambda: msgspec.json.encode(to_json(b"".join(whole))))
-        response = _bytes(body)
-        response.headers["Content-Disposition"] = f'attachment; filename="trace-{stored.trace_id}.json"'
-        return response
+        return await self._downloads.serve(request, self._store, stored)
 
     async def latencies(self, request: web.Request) -> web.StreamResponse:
         step = _number(request, "step", 0, least=0, most=31_536_000)
@@ -174,7 +193,7 @@ class _Traces:
             end=_moment(request, "end"),
             step=float(step) or None,
         )
-        return _bytes(await asyncio.to_thread(lambda: msgspec.json.encode({"series": latency_series(rows)})))
+        return _bytes(await in_thread(lambda: msgspec.json.encode({"series": latency_series(rows)})))
 
     async def services(self, _request: web.Request) -> web.StreamResponse:
         operations: dict[str, list[dict[str, str]]] = {name: [] for name in await self._store.services()}
@@ -182,9 +201,8 @@ class _Traces:
             operations.setdefault(operation.service, []).append(
                 {"name": operation.name, "kind": operation.kind}
             )
-        return _json(
-            {"services": [{"name": name, "operations": each} for name, each in sorted(operations.items())]}
-        )
+        services = [{"name": name, "operations": each} for name, each in sorted(operations.items())]
+        return _bytes(await in_thread(lambda: msgspec.json.encode({"services": services})))
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
         found = await self._store.tags(start=_moment(request, "start"), end=_moment(request, "end"))
@@ -193,7 +211,7 @@ class _Traces:
     async def values(self, request: web.Request) -> web.StreamResponse:
         tag = request.query.get("tag", "")
         # The name of a field is read as in a query, so that there is one way to write it.
-        spansets = parse(f"{{ {tag} != nil }}").spansets if tag else AllSpans()
+        spansets = (await query_of(f"{{ {tag} != nil }}", parse)).spansets if tag else AllSpans()
         if not (isinstance(spansets, Filter) and isinstance(spansets.condition, Compare)):
             raise _Wrong(f"tag={tag!r}; it must be one field, such as span.node_id or resource.service.name")
         found = await self._store.tag_values(
@@ -213,6 +231,20 @@ class _Traces:
         return stored
 
 
+def _listed(items: Iterable[dict[str, Any]]) -> tuple[msgspec.Raw, int]:
+    """The items as a list of JSON, until there are too many bytes, and how many they are."""
+    written: list[bytes] = []
+    left = _MOST_BYTES
+    for item in items:
+        # One by one: to encode all of them in one go would hold every thread for as long as it takes.
+        one = msgspec.json.encode(item)
+        left -= len(one)
+        if left < 0 and written:
+            break
+        written.append(one)
+    return msgspec.Raw(b"[" + b",".join(written) + b"]"), len(written)
+
+
 def _number(request: web.Request, name: str, default: int, *, least: int, most: int) -> int:
     text = request.query.get(name, "")
     if not text:
@@ -226,9 +258,13 @@ def _moment(request: web.Request, name: str) -> int | None:
     text = request.query.get(name, "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < _NUMBER_AT_MOST):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST):
         raise _Wrong(f"{name}={text[:64]!r}; it must be nanoseconds since 1970, as a whole number")
     return int(text)
+
+
+def _nanoseconds(request: web.Request, name: str) -> int | None:
+    return _number(request, name, 0, least=0, most=_LARGEST) if request.query.get(name) else None
 
 
 def _unknown(trace_id: str) -> web.Response:

@@ -22,6 +22,7 @@ from multidict import CIMultiDictProxy
 from mapek_runtime.config import is_everywhere, is_loopback, split_listen
 from mapek_runtime.errors import ConfigError
 
+from .refusing import refused
 from .scopes import PAGE, Scope, pattern_of, scope_of
 
 __all__ = ["Access", "Refusal", "checking", "refusal", "require_protection"]
@@ -78,12 +79,10 @@ def checking(access: Access) -> Middleware:
     async def check(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        refused = refusal(access, request.method, pattern_of(request), request.headers)
-        if refused is None:
+        why = refusal(access, request.method, pattern_of(request), request.headers)
+        if why is None:
             return await handler(request)
-        return web.json_response(
-            {"error": refused.message}, status=refused.status, headers=dict(refused.headers)
-        )
+        return refused(request, why.status, why.message, why.headers)
 
     return check
 

@@ -14,8 +14,8 @@ __all__ = ["PAGE", "STREAMS", "TRACES", "Scope", "is_file", "pattern_of", "scope
 
 PAGE = "/"
 TRACES = "/v1/traces"
-STREAMS = frozenset({"/page/live"})
-"""Answers without an end; whoever serves them bounds how many there are."""
+STREAMS = frozenset({"/page/live", "/page/trace/{id}/otlp"})
+"""Answers without an end, or of any length; whoever serves them bounds how many there are."""
 _FILES = ("/static", "/favicon.ico")
 _OPEN = frozenset({"/livez", "/readyz", "/health"})
 _READING = frozenset({"GET", "HEAD"})

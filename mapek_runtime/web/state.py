@@ -107,7 +107,11 @@ class RejectionShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CycleShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A cycle that ended: always five phases, and in `line` what was found and done."""
+    """A cycle that ended: always five phases, and in `line` what was found and done.
+
+    `more`: findings, actions and rejections that are not here, because there are too many; the trace has
+    all of them.
+    """
 
     node: str
     cycle: int
@@ -122,6 +126,7 @@ class CycleShown(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[RejectionShown, ...]
     line: str
     dry_run: bool
+    more: int = 0
 
 
 class EventShown(msgspec.Struct, frozen=True, kw_only=True):

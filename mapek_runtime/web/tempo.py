@@ -6,7 +6,6 @@ neither, so that Grafana does not ask. An error is plain text, which Grafana sho
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -18,7 +17,7 @@ from mapek_runtime.export.encode.wire import delimited, text
 from mapek_runtime.store import TraceStore
 from mapek_runtime.store.query.traceql import parse_traceql
 
-from .answering import add_routes, json_bytes, json_of
+from .answering import add_routes, in_thread, json_bytes, json_of, large_json_of, query_of
 from .parameters import SECOND, Parameters, trace_id_of
 from .tempo_legacy import tags_query
 from .tempo_search import search_answer
@@ -82,7 +81,7 @@ class _Tempo:
             return _failure(404, "trace not found")
         if wants_protobuf(request):
             return web.Response(body=_by_id(traces), content_type=_PROTOBUF)
-        spans = await asyncio.to_thread(resource_spans_json, traces.data)
+        spans = await in_thread(lambda: resource_spans_json(traces.data))
         rest: dict[str, Any] = {"metrics": {}}
         if traces.warning:
             rest |= {"status": "PARTIAL", "message": traces.warning}
@@ -96,7 +95,7 @@ class _Tempo:
         if traceql and tags:
             raise QueryError("invalid request: can't specify tags and q in the same query")
         # The two durations belong to the older search, as in Tempo; with `q` they are not looked at.
-        query = parse_traceql(traceql) if traceql else tags_query(tags, shortest, longest)
+        query = await query_of(traceql, parse_traceql) if traceql else tags_query(tags, shortest, longest)
         found = await self._store.search(
             query,
             limit=asked.limit("limit", default=_LIMIT),
@@ -104,7 +103,7 @@ class _Tempo:
             start=start or None,
             end=end or None,
         )
-        return json_of(search_answer(found, query))
+        return await large_json_of(lambda: search_answer(found, query))
 
 
 def _failure(status: int, message: str) -> web.Response:

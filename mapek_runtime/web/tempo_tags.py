@@ -13,7 +13,7 @@ from mapek_runtime.store.model import Value
 from mapek_runtime.store.query.syntax import All, AllSpans, Condition, Field, Filter, Query, Scope
 from mapek_runtime.store.query.traceql import parse_field, parse_traceql
 
-from .answering import Failure, add_routes, json_of
+from .answering import Failure, add_routes, json_of, query_of
 from .parameters import SECOND, Parameters
 
 __all__ = ["add_tempo_tags", "field_of", "what_is_complete"]
@@ -83,7 +83,7 @@ class _Tags:
         start, end = asked.span(("start",), ("end",), SECOND)
         return await self._store.tag_values(
             field_of(request.match_info["tag"]),
-            query=what_is_complete(asked.text("q")),
+            query=await query_of(asked.text("q"), what_is_complete),
             start=start or None,
             end=end or None,
             limit=asked.limit("limit", default=_LIMIT, most=_MOST),

@@ -6,6 +6,7 @@ Beside each attack the loop's heart beats: how late it was at the worst is what 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import sqlite3
 import time
@@ -18,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from mapek_runtime.store import TraceStore
-from mapek_runtime.web import WebServer
+from mapek_runtime.web import Part, WebServer
 from mapek_runtime.web.jaeger_v1 import add_jaeger_v1
 from mapek_runtime.web.jaeger_v3 import add_jaeger_v3
 from mapek_runtime.web.openapi import add_openapi
@@ -62,7 +63,9 @@ class Victim:
         """Send a body; `Content_Type` is `Content-Type`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()} | SENDS
         named.setdefault("Content-Type", "application/json")
-        async with self.client.post(self.server.address + path, data=body, headers=named) as reply:
+        async with self.client.post(
+            self.server.address + path, data=io.BytesIO(body), headers=named
+        ) as reply:
             return Answer(reply.status, reply.headers, await reply.read())
 
     async def beat(self) -> None:
@@ -74,7 +77,7 @@ class Victim:
 
 
 @asynccontextmanager
-async def victim(path: Path, *, filled: bool = True) -> AsyncIterator[Victim]:
+async def victim(path: Path, *, filled: bool = True, max_age: float = 604_800.0) -> AsyncIterator[Victim]:
     """Serve all parts over a store in the folder `path`.
 
     At the end: no fault of ours was logged, the loop was never held, and the file is whole.
@@ -83,11 +86,11 @@ async def victim(path: Path, *, filled: bool = True) -> AsyncIterator[Victim]:
     logging.getLogger().addHandler(faults)
     file = path / "traces.sqlite"
     try:
-        async with TraceStore(file) as store:
+        async with TraceStore(file, max_age=max_age) as store:
             if filled:
                 await fill(store)
             nowhere = Nowhere()
-            parts = [
+            parts: list[Part] = [
                 partial(add_page, source=nowhere, controls=nowhere, store=store, flush=_nothing),
                 *(partial(add, store=store) for add in (add_jaeger_v1, add_jaeger_v3, add_tempo)),
                 Receiver(store).add_to,
@@ -140,4 +143,3 @@ async def _nothing() -> None:
 
 def _metrics(_accept: str) -> tuple[bytes, str]:
     return b"", "text/plain"
-

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +12,8 @@ import pytest
 from .hostile_edge import Victim, victim
 from .stored_traces import CYCLE, SERVICE, a_span, request_of
 
+LIMIT = 30.0
+"""Seconds within which there is an answer: the store's limit is five, and a busy machine takes longer."""
 LONG = 2_000_000
 """Characters of a value that regular expressions are let loose on."""
 
@@ -29,7 +30,7 @@ QUERIES: dict[str, tuple[str, int, str]] = {
     "sql in a seed": (SQL, 400, "column"),
     "sql in traceql": (f'{{ name = "{SQL}" || span.a = "x\' OR 1=1 --" }}', 200, '"traces":[]'),
     "sql in a key": (f'{{ span."a\') OR 1=1 --{SQL[:1]}" = 1 }}', 200, '"traces":[]'),
-    "union": ('{ } UNION SELECT * FROM source', 400, "column"),
+    "union": ("{ } UNION SELECT * FROM source", 400, "column"),
     "nul": ('{ name = "a\0b" }', 200, '"traces":[]'),
     "nul outside": ("\0", 400, "column"),
     "half a character": ('{ name = "\\ud800" }', 400, "column"),
@@ -39,7 +40,7 @@ QUERIES: dict[str, tuple[str, int, str]] = {
     "braces and parentheses": ("{" + "(" * 2000, 400, "nested deeper"),
     "negations": ("{ " + "!" * 2000 + "(span.a = 1) }", 400, "nested deeper"),
     "not not": ("NOT " * 1500 + "a=1", 400, "nested deeper"),
-    "spansets": (">>".join(["{}"] * 700), 400, "more than 64"),
+    "spansets": (">>".join(["{}"] * 600), 400, "more than 64"),
     "spansets all": (" || ".join(["{}"] * 64), 200, "traces"),
     "comparisons": ("{ " + "&&".join([".a=1"] * 500) + " }", 400, "comparisons"),
     "changes": ("{ " + ".a=1 && .b=1 || " * 60 + ".a=1 }", 400, "nested deeper"),
@@ -92,9 +93,14 @@ WHERE: dict[str, tuple[str, int]] = {
     "start below 0": ("/page/search?start=-1", 400),
     "durations": ("/page/durations?limit=1e9", 400),
     "all durations": ("/page/durations?limit=1000000000", 200),
+    "difference of nothing": ("/page/difference", 400),
+    "difference below 0": ("/page/difference?shortest=-1", 400),
+    "difference of sql": ("/page/difference?shortest=1&q=" + quote("'; DROP TABLE span; --"), 400),
+    "difference of all": ("/page/difference?shortest=0&longest=9223372036854775807", 200),
+    "difference upside down": ("/page/difference?from=9&to=3", 200),
     "offset": (f"/page/trace/{CYCLE}?offset=-1", 400),
     "large offset": (f"/page/trace/{CYCLE}?offset=9223372036854775807", 200),
-    "larger offset": (f"/page/trace/{CYCLE}?offset=9223372036854775808", 400),
+    "larger offset": (f"/page/trace/{CYCLE}?offset=9223372036854775808", 200),
     "page of nothing": (f"/page/trace/{CYCLE}?limit=0", 400),
     "odd id": ("/page/trace/abc", 404),
     "no id": ("/page/trace/xyz", 400),
@@ -173,19 +179,27 @@ async def test_many_headers_and_long_ones_are_refused(attacked: Victim) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(a+)+$", "[ab]*a[ab]{900}c", "([ab]*a[ab]{500}){1,2}", "(?is).*a.*b.*a.*c"]
+    ("pattern", "status", "word"),
+    [
+        ("(a+)+$", 200, '"complete":true'),
+        ("(?is).*a.*b.*a.*c", 200, '"complete":true'),
+        ("[ab]*a[ab]{100}c", 200, '"complete":true'),
+        ("[ab]*a[ab]{900}c", 400, "takes too long on a value of 2,000,000 characters"),
+        ("([ab]*a[ab]{500}){1,2}", 400, "takes too long"),
+    ],
 )
 async def test_a_regular_expression_on_a_long_value_takes_a_bounded_time(
-    attacked: Victim, pattern: str
+    attacked: Victim, pattern: str, status: int, word: str
 ) -> None:
+    # RE2 goes through a value once, but for each character it may follow every repetition there is, and
+    # cannot be interrupted: without a bound the fourth takes eight seconds here, longer ones minutes.
     value = "ab" * (LONG // 2)
     span = a_span("d" * 32, "d1", "long", start=1, length=1, text=value)
     await attacked.store.send(request_of(SERVICE, [span]), 1)
 
-    began = time.monotonic()
-    answer = await attacked.get("/page/search", {"q": f'{{ span.text =~ "{pattern}" }}'})
+    async with asyncio.timeout(LIMIT):
+        answer = await attacked.get("/page/search", {"q": f'{{ span.text =~ "{pattern}" }}'})
 
-    assert answer.status in (200, 400)
-    if answer.status == 400:
-        assert "regular expression" in answer.json["error"]
-    print("TOOK", pattern, time.monotonic() - began, answer.status, answer.text[:200], attacked.latest)
+    assert answer.status == status
+    assert word in answer.text
+    assert (await attacked.get("/page/search", {"q": '{ name = "long" }'})).json["traces"]

@@ -222,12 +222,15 @@ async def test_what_can_be_asked_for_is_listed(store: TraceStore, recorder: Reco
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/page/search?q=name%20%3D", "column 7: the query ends here"),
+        ("/page/search?q=name%20%3D", "the query ends here"),
         ("/page/search?limit=0", "limit='0'; it must be a whole number of at least 1"),
         ("/page/search?start=soon", "start='soon'; it must be nanoseconds since 1970"),
         ("/page/search?end=-1", "end='-1'"),
         ("/page/durations?limit=1e3", "limit='1e3'"),
-        ("/page/durations?q=%7B", "column 2: the query ends here"),
+        ("/page/durations?q=%7B", "the query ends here"),
+        ("/page/difference", "nothing is selected; give bounds"),
+        ("/page/difference?shortest=50ms", "shortest='50ms'; it must be a whole number"),
+        ("/page/difference?from=yesterday", "from='yesterday'"),
         ("/page/latencies?step=90", "step=90; it must be a multiple of 60"),
         ("/page/values", "tag=''; it must be one field"),
         ("/page/values?tag=span.a%20%3D%201%20%26%26%20span.b", "tag="),
@@ -251,15 +254,14 @@ async def test_an_error_in_a_query_says_where_it_is(store: TraceStore) -> None:
         _, answer = await shown.get("/page/search", q='{ name = "a" && }')
 
     assert answer["column"] > 10
-    assert f"column {answer['column']}" in answer["error"]
+    # The place is told once: the page shows it as a caret.
+    assert "column" not in answer["error"]
 
 
 async def test_without_a_store_every_question_says_that_there_is_none() -> None:
     async with page(None) as shown:
-        answers = [
-            await shown.get(f"/page/{path}")
-            for path in ("search", "durations", "latencies", "services", "tags", f"trace/{1:032x}")
-        ]
+        paths = ("search", "durations", "difference", "latencies", "services", "tags", f"trace/{1:032x}")
+        answers = [await shown.get(f"/page/{path}") for path in paths]
 
     assert {status for status, _ in answers} == {503}
     assert all("keeps no traces" in answer["error"] for _, answer in answers)

@@ -33,6 +33,8 @@ async def test_the_files_of_the_page_are_served_with_their_types() -> None:
         "/static//etc/passwd",
         "/static/%2fetc%2fpasswd",
         "/static/app.js%00.css",
+        "/static/" + "a" * 300,
+        "/static/" + "a/" * 3000 + "a",
     ],
 )
 async def test_nothing_but_the_files_of_the_page_is_served(path: str) -> None:
@@ -46,6 +48,14 @@ async def test_nothing_but_the_files_of_the_page_is_served(path: str) -> None:
     assert answer.split(b" ")[1] in (b"404", b"400")
     assert b"root:" not in answer
     assert b"import" not in answer
+
+
+async def test_a_number_that_no_fault_can_have_is_refused() -> None:
+    async with page(None) as shown:
+        for number in (b"-1", b"9" * 40, b"9" * 5000, b"1.5"):
+            status, answer = await shown.post("/page/clear", b'{"number":%b}' % number)
+
+            assert (status, "number" in answer["error"]) == (400, True)
 
 
 async def test_buttons_do_what_they_are_asked_and_say_why_not() -> None:

@@ -106,6 +106,24 @@ async def test_bounds_go_where_they_belong_in_a_query(page: Page, query: str, na
 
 
 @pytest.mark.parametrize(
+    ("query", "narrower"),
+    [
+        ("", "{ .x = 1 }"),
+        ('service="shop"', '{ resource.service.name = "shop" && .x = 1 }'),
+        ("{ .a || .b } | count() > 2", "{ (.a || .b) && .x = 1 } | count() > 2"),
+        ("{ .a && .b }", "{ .a && .b && .x = 1 }"),
+        ("{ .a } >> { .b }", None),
+    ],
+    ids=["nothing", "the seed's", "a stage", "one more", "a relation"],
+)
+async def test_a_value_is_added_to_a_query(page: Page, query: str, narrower: str | None) -> None:
+    canonical = '{ resource.service.name = "shop" }' if query else "{ }"
+    code = f"return it.narrowedBy({json.dumps(query)}, {json.dumps(canonical)}, '.x = 1');"
+
+    assert await run(page, "narrow", code) == narrower
+
+
+@pytest.mark.parametrize(
     ("ns", "text"),
     [(0, "0"), (7, "7 ns"), (999_960, "1 ms"), (1_254_000, "1.25 ms"), (61_000_000_000, "1.02 min")],
     ids=str,
@@ -177,3 +195,31 @@ async def test_the_story_of_a_cycle_tells_guard_rails_from_reasons_of_the_domain
     assert [(e["value"], e["threshold"]) for e in told["findings"][0]["evidence"]] == [(3, 2), (4, 5)]
     assert told["states"] == ["absent", "ok", "ok", "skipped", "absent"]
     assert told["none"] is None
+
+
+async def test_the_story_is_told_in_words_whatever_a_sender_wrote(page: Page) -> None:
+    told = await run(
+        page,
+        "story",
+        """
+        const odd = {target: {a: 1}, action: ["b", null], reason: null, problem: 7, "parameter.p": {c: 2}};
+        const failed = {status: "error", status_message: "x".repeat(1e5)};
+        const plan = span("p", "r", 5, 5, {
+          name: "mape_k.plan", ...failed, events: [{name: "option.chosen", time: "6", attributes: odd}],
+        });
+        const root = span("r", "", 5, 9, {
+          name: "mape_k.cycle", attributes: {node_id: ["n"], cycle: {}, trigger: 1},
+        });
+        const story = it.storyOf([root, plan]);
+        const said = [story.node, story.cycle, story.trigger, ...Object.values(story.chosen[0])];
+        return {
+          said: said.filter((each) => typeof each === "string"),
+          parameters: story.chosen[0].parameters,
+          reason: story.phases[2].reason.length,
+        };
+        """,
+    )
+
+    assert told["said"] == ['["n"]', "{}", "1", '["b",null]', '{"a":1}', "", "7"]
+    assert told["parameters"] == [["p", '{"c":2}']]
+    assert told["reason"] < 2100

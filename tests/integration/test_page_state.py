@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 import mapek_runtime.web
@@ -18,7 +20,7 @@ STATIC = Path(mapek_runtime.web.__file__).parent / "static"
 STATE = """
 async ({ state, batches, ask }) => {
   const live = await import("/static/live.js");
-  let now = live.begin(state);
+  let now = live.begin(JSON.parse(state));
   const first = now;
   const frozen = JSON.stringify(now);
   for (const batch of batches) now = live.apply(now, batch);
@@ -28,6 +30,8 @@ async ({ state, batches, ask }) => {
     count: live.cyclesOf(now),
     kept: (now.cycles["node-1"] ?? []).map((one) => one.cycle),
     shown: shown.map((item) => [item.name, live.whereOf(item), item.line]),
+    own: Object.entries(now.cycles).map(([node, list]) => [node, ...list.map((one) => one.cycle)]),
+    latest: Object.entries(now.latest).map(([node, one]) => [node, one.cycle]),
     missed: now.missed,
     halted: now.halted,
   };
@@ -118,7 +122,10 @@ async def test_a_cycle_that_is_told_twice_is_there_once_and_a_state_that_was_sho
     async with module() as page:
         told = await page.evaluate(
             STATE,
-            {"state": begun, "batches": [batch, batch, [["lost", {"count": 3}], ["mesh", {"halted": "x"}]]]},
+            {
+                "state": json.dumps(begun),
+                "batches": [batch, batch, [["lost", {"count": 3}], ["mesh", {"halted": "x"}]]],
+            },
         )
 
     assert told["kept"] == [1, 2, 3, 4]
@@ -126,6 +133,21 @@ async def test_a_cycle_that_is_told_twice_is_there_once_and_a_state_that_was_sho
     assert told["untouched"] is True
     assert told["missed"] == 3
     assert told["halted"] == "x"
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "hasOwnProperty"])
+async def test_a_node_may_be_called_as_it_likes(name: str) -> None:
+    begun = state(cycles={name: [cycle(1, "a", node=name)]})
+    begun["nodes"].append({**begun["nodes"][0], "id": name})
+    batches = [[["cycle", cycle(n, "a", node=name)]] for n in (2, 3)]
+
+    async with module() as page:
+        told = await page.evaluate(STATE, {"state": json.dumps(begun), "batches": batches})
+
+    assert told["count"] == 3
+    assert told["own"] == [[name, 1, 2, 3]]
+    assert told["latest"] == [[name, 3]]
 
 
 @needs_browser
@@ -146,7 +168,7 @@ async def test_a_fault_is_linked_to_the_first_cycle_that_dealt_with_its_target()
     ]
 
     async with module() as page:
-        told = await page.evaluate(STATE, {"state": state(), "batches": [batch]})
+        told = await page.evaluate(STATE, {"state": json.dumps(state()), "batches": [batch]})
 
     repaired = f"#/trace/{22:032x}"
     drain_of_crashed = ("cycle", f"#/trace/{92:032x}")

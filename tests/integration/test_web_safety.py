@@ -112,7 +112,8 @@ async def test_a_stranger_is_refused_with_a_reason(
         assert reply.status == status
         assert "Access-Control-Allow-Origin" not in reply.headers
         if status >= 400:
-            assert (await reply.json())["error"]
+            # Who sends spans reads a google.rpc.Status, everybody else the house's own words.
+            assert (await reply.json())["message" if (method, path) == ("POST", "/v1/traces") else "error"]
             assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -303,6 +304,27 @@ async def test_a_run_with_a_token_says_where_it_travels_in_the_clear(tmp_path: P
     assert (without, with_it) == (401, 200)
     assert err.decode().count("travels in the clear") == 1
     assert TOKEN not in out.decode() + err.decode()
+
+
+async def test_the_link_to_jaeger_carries_no_password(tmp_path: Path) -> None:
+    process = await start(
+        tmp_path,
+        "--nodes",
+        "1",
+        "--listen",
+        "127.0.0.1:0",
+        MAPEK_WEB_JAEGER="http://me:hunter2@jaeger:16686/ui",
+    )
+    async with asyncio.timeout(LIMIT):
+        address = await address_of(process, [])
+        async with aiohttp.ClientSession() as client, client.get(f"{address}/page/state") as reply:
+            told = await reply.text()
+            state = await reply.json()
+        process.terminate()
+        await process.communicate()
+
+    assert state["jaeger"] == "http://jaeger:16686/ui"
+    assert "hunter2" not in told
 
 
 async def test_the_first_command_serves_the_page_and_says_when_it_is_ready(tmp_path: Path) -> None:

@@ -246,8 +246,9 @@ def test_the_spans_that_are_chosen_are_those_of_the_traces_newest_first(
     }
 
     with closing(filled(arrived)) as connection:
-        spans = choose(connection, query, start=start, end=end, deadline=soon())
-        newer = choose(connection, query, start=start, end=end, deadline=soon(), after=len(arrived) // 2)
+        spans = choose(connection, query, start=start, end=end, deadline=soon()).spans
+        half = len(arrived) // 2
+        newer = choose(connection, query, start=start, end=end, deadline=soon(), after=half).spans
 
     ids = [(bytes.fromhex(span.trace_id), bytes.fromhex(span.span_id)) for span in spans]
     assert ids == sorted(keys, key=lambda key: -last[key])
@@ -300,7 +301,7 @@ def test_every_comparison_chooses_the_spans_of_which_it_holds(
 
     with closing(filled(arrived)) as connection:
         for compare in asked:
-            spans = choose(connection, Query(Filter(compare)), deadline=soon())
+            spans = choose(connection, Query(Filter(compare)), deadline=soon()).spans
 
             assert {(span.trace_id, span.span_id) for span in spans} == {
                 (trace_id.hex(), key.hex())

@@ -33,8 +33,10 @@ attributes = st.lists(st.builds(KeyValue, key=texts, value=values), max_size=3)
 spans = st.builds(
     Span,
     trace_id=st.sampled_from([bytes([n]) * 16 for n in range(1, 4)]),
-    span_id=st.binary(min_size=8, max_size=8),
-    parent_span_id=st.one_of(st.just(b""), st.binary(min_size=8, max_size=8), st.just(b"odd")),
+    span_id=st.binary(min_size=8, max_size=8).filter(any),
+    parent_span_id=st.one_of(
+        st.just(b""), st.binary(min_size=8, max_size=8), st.just(b"odd"), st.just(bytes(8))
+    ),
     trace_state=texts,
     flags=small,
     name=texts,

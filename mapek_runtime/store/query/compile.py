@@ -7,13 +7,13 @@ sets of numbers, everything in the body by one call of Python a row, behind byte
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from mapek_runtime.errors import QueryError
-from mapek_runtime.store.functions import HOLDS, Closures
+from mapek_runtime.store.functions import HOLDS, Closures, still_time
 
 from .body import Body, compare_body, is_in_body, needles
 from .columns import compare_column
@@ -29,6 +29,8 @@ __all__ = ["Compiler", "Place", "chosen_operations", "chosen_sources", "place_of
 _MOST_COMPARISONS = 200
 """More than people write, and fewer than SQLite's nesting allows."""
 _DEEPEST = 100
+_LOOK = 1_000
+"""Operations between two looks at the clock."""
 
 
 class Place(Enum):
@@ -126,7 +128,7 @@ class Compiler:
         return Sql(f"{HOLDS}(?, trace_id, span_id, NULL)", (self._closures.lend(check),))
 
 
-def chosen_operations(condition: Condition, operations: dict[int, OperationRow]) -> set[int]:
+def chosen_operations(condition: Condition, operations: Mapping[int, OperationRow]) -> set[int]:
     """The operations of which a condition on names and kinds holds."""
 
     def leaf(compare: Compare) -> Callable[[OperationRow], bool]:
@@ -134,7 +136,13 @@ def chosen_operations(condition: Condition, operations: dict[int, OperationRow])
         return lambda row: match(row.name if is_name else row.kind)
 
     holds = predicate(condition, leaf)
-    return {number for number, row in operations.items() if holds(row)}
+    chosen: set[int] = set()
+    for looked_at, (number, row) in enumerate(operations.items()):
+        if not looked_at % _LOOK:
+            still_time()
+        if holds(row):
+            chosen.add(number)
+    return chosen
 
 
 def chosen_sources(condition: Condition, sources: dict[int, SourceRow]) -> set[int]:

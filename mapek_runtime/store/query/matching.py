@@ -17,6 +17,7 @@ from typing import Any
 import re2
 
 from mapek_runtime.errors import QueryError
+from mapek_runtime.store.functions import still_time
 
 from .syntax import Compare, Kind, Literal, Scope
 
@@ -28,6 +29,13 @@ _PATTERN = 4096
 """Characters of a regular expression."""
 _MEMORY = 1 << 20
 """Bytes that RE2 may take for one; with less it is slower, never wrong."""
+_SHOWN = 100
+"""Characters of an expression that are said again."""
+_LONG = 10_000
+"""Characters from which on a value is long: matching it may take more than a moment."""
+_MOST_STEPS = 300_000_000
+"""Characters of a value times steps of the expression: RE2 cannot be interrupted, and where it remembers no
+states it takes up to 6 ns for each of these."""
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -77,10 +85,22 @@ def regex(pattern: str) -> Callable[[str], bool]:
     options.never_capture = True
     options.max_mem = _MEMORY
     try:
-        fullmatch = re2.compile(pattern, options).fullmatch
+        compiled = re2.compile(pattern, options)
     except (re2.error, UnicodeEncodeError) as error:
-        raise QueryError(f"the regular expression {pattern!r} is wrong: {_reason(error)}") from None
-    return lambda text: fullmatch(text) is not None
+        raise QueryError(f"the regular expression {_shown(pattern)} is wrong: {_reason(error)}") from None
+    fullmatch, steps = compiled.fullmatch, compiled.programsize
+
+    def matches(text: str) -> bool:
+        if len(text) > _LONG:
+            still_time()
+            if len(text) * steps > _MOST_STEPS:
+                raise QueryError(
+                    f"the regular expression {_shown(pattern)} takes too long on a value of {len(text):,} "
+                    "characters that is stored; write one with fewer repetitions and alternatives"
+                )
+        return fullmatch(text) is not None
+
+    return matches
 
 
 def _text(op: str, pattern: str) -> Match:
@@ -127,6 +147,10 @@ def _is_there(value: Any) -> bool:
 
 def _never(value: Any) -> bool:
     return False
+
+
+def _shown(pattern: str) -> str:
+    return repr(pattern if len(pattern) <= _SHOWN else f"{pattern[:_SHOWN]}…")
 
 
 def _reason(error: Exception) -> str:

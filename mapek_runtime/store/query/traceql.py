@@ -21,6 +21,8 @@ from .tokens import Cursor, Token, TokenKind
 __all__ = ["parse_field", "parse_traceql"]
 
 _RELATIONS = (">", ">>", "<", "<<", "~")
+_MOST_STAGES = 16
+"""Each goes through all spans of a trace that were chosen."""
 
 
 def parse_traceql(text: str) -> Query:
@@ -58,6 +60,10 @@ class _Parser:
             stages.append(stage(cursor))
         while (pipe := cursor.accept("|")) is not None:
             if not cursor.at("{", "("):
+                if len(stages) == _MOST_STAGES:
+                    raise self._source.error(
+                        pipe.at, f"more than {_MOST_STAGES} stages; a query has at most so many"
+                    )
                 stages.append(stage(cursor))
             elif any(not isinstance(done, Select) for done in stages):
                 raise cursor.error(

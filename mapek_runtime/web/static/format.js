@@ -67,5 +67,8 @@ export function span(seconds) {
   return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
 }
 
+/** A text of which nobody reads more than the beginning: a sender may write megabytes. */
+export const cut = (text, most = 200) => (text.length > most ? `${text.slice(0, most)}…` : text);
+
 /** Class names of those that are true. */
 export const names = (...parts) => parts.filter(Boolean).join(" ");

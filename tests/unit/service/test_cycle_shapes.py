@@ -90,16 +90,35 @@ async def test_a_phase_that_failed_names_the_plugin_and_what_it_raised() -> None
     assert cycle.line == "monitor failed: blind: LookupError: no sensor"
 
 
-async def test_the_line_of_a_cycle_that_found_very_much_stays_short() -> None:
+async def test_a_cycle_that_found_very_much_stays_small_and_says_how_much_there_is() -> None:
     class Everything(Calm):
         async def analyze(self, cycle: Cycle) -> Sequence[Finding]:
-            return [Finding(target=f"t{n}", problem="hot", message="x" * 900) for n in range(50)]
+            return [Finding(target=f"t{n}", problem="hot", message="x" * 100) for n in range(10_000)]
 
     cycle = await shown(Everything())
 
     assert len(cycle.line) <= 480
-    assert len(cycle.findings) == 50
-    assert max(len(finding.message) for finding in cycle.findings) <= 200
+    assert cycle.line.endswith("; and 9997 more")
+    assert (len(cycle.findings), cycle.more) == (10, 9990)
+    assert len(msgspec.json.encode(cycle)) < 4096
+
+
+async def test_no_text_of_a_cycle_is_long() -> None:
+    long = "x" * 100_000
+
+    class Wordy(Calm):
+        async def analyze(self, cycle: Cycle) -> Sequence[Finding]:
+            return [Finding(target=long, problem=long, message=long)]
+
+        async def plan(self, cycle: Cycle) -> Sequence[Action | Rejection]:
+            action = Action(name=long, target=long)
+            return [action, Rejection(action=Action(name=long, target=long), rule=long, reason=long)]
+
+    cycle = await shown(Wordy())
+
+    assert (len(cycle.findings), len(cycle.rejected)) == (1, 1)
+    assert len(cycle.line) <= 480
+    assert len(msgspec.json.encode(cycle)) < 8192
 
 
 async def test_a_cycle_of_another_node_looks_as_it_does_where_it_ran(recorder: Recorder) -> None:

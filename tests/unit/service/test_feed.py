@@ -262,6 +262,31 @@ async def test_other_nodes_have_strips_and_counts_of_their_own(tmp_path: Path, r
     assert state.health.store["spans"] == len(recorder.spans)
 
 
+async def test_nodes_that_are_gone_make_room_for_new_ones_and_live_ones_do_not(
+    tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapek_runtime.service.feed._MOST_NODES", 4)
+
+    async def hear(store: TraceStore, stage: Stage, *nodes: str) -> list[str]:
+        for node in nodes:
+            recorder.clear()
+            await run_cycle(Calm(), node=node)
+            await store.send(encode_spans(recorder.spans), len(recorder.spans))
+            await stage.feed._tell_elsewhere()
+        return sorted((await stage.feed.state()).cycles)
+
+    async with TraceStore(tmp_path / "t.sqlite") as store:
+        stage = Stage(tmp_path, store)
+        full = await hear(store, stage, "far-1", "far-2", "far-3")
+        # From here on each counts as gone once it was heard.
+        monkeypatch.setattr("mapek_runtime.service.feed._PRESENT", 0.0)
+        later = await hear(store, stage, "far-1", "far-4")
+
+    assert full == ["a", "b", "far-1", "far-2"]
+    # Of the two that were there far-2 was silent for longer.
+    assert later == ["a", "b", "far-1", "far-4"]
+
+
 def test_a_report_adds_up_what_every_domain_saw() -> None:
     from mapek_runtime.service.mesh_shapes import show_report
 

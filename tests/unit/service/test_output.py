@@ -113,6 +113,12 @@ def test_an_event_in_words_leaves_out_what_is_empty() -> None:
     ]
 
 
+def test_what_others_write_gives_no_orders_to_the_terminal() -> None:
+    line = describe_event("halted", {"reason": "a\x1b[2J\nfake line\u202e\udcff"})
+
+    assert line == "halted           reason=a [2J fake line"
+
+
 def test_the_picture_shows_links_loops_routes_and_what_happened() -> None:
     console = Console(file=io.StringIO(), width=200, record=True)
     picture = Picture(

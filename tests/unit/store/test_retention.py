@@ -82,7 +82,6 @@ def test_the_oldest_go_until_the_file_is_small_enough_and_its_space_is_used_agai
             ])
         ])  # fmt: skip
         retention.step(NOW, 500)
-        writer.gone(retention.last_gone)
         most = max(most, usage(connection).file)
     assert usage(connection).used <= limit
     assert most < 2 * limit
@@ -115,7 +114,6 @@ def test_a_writer_goes_on_after_its_own_part_went(connection: sqlite3.Connection
     writer = fill(connection, 500)
     retention = Retention(connection, max_age=1, max_bytes=HUGE)
     retention.step(NOW + 10**15, 0)
-    writer.gone(retention.last_gone)
     assert connection.execute("SELECT count(*) FROM part").fetchone() == (0,)
     writer.write([request(span(number=9))])
     (first, last), *_ = connection.execute("SELECT first, last FROM part").fetchall()
@@ -133,3 +131,78 @@ def test_minutes_go_by_age_and_by_number(
     monkeypatch.setattr("mapek_runtime.store.retention._MOST_MINUTES", 4)
     Retention(connection, max_age=10**15, max_bytes=HUGE).step(last * MINUTE, 0)
     assert connection.execute("SELECT count(*) FROM minute").fetchone() == (4,)
+
+
+def test_a_span_of_the_future_keeps_nothing_but_its_neighbours(connection: sqlite3.Connection) -> None:
+    Writer(connection).write([request(span(start=NOW + 10**6 * SECOND))])
+    fill(connection, 3000)
+    retention = Retention(connection, max_age=SECOND, max_bytes=HUGE)
+    while retention.step(NOW + 10_000 * SECOND, 0):
+        pass
+    assert 1 <= rows(connection)[1] <= 1024
+    assert connection.execute("SELECT sum(last - first + 1) FROM part").fetchone() == (rows(connection)[1],)
+
+
+def test_of_large_spans_only_as_many_go_as_must(connection: sqlite3.Connection) -> None:
+    writer = Writer(connection)
+    retention = Retention(connection, max_age=10**15, max_bytes=4 << 20)
+    for turn in range(60):
+        writer.write([
+            request(*[span(number=turn * 10 + n + 1, attributes={"text": "x" * 20_000}) for n in range(10)])
+        ])  # fmt: skip
+        retention.step(NOW, 10)
+    first, last = rows(connection)
+    assert last == 600
+    assert last - first > 180
+    assert usage(connection).used <= 4 << 20
+
+
+def test_a_name_for_each_request_leaves_room_for_spans(connection: sqlite3.Connection) -> None:
+    limit = 2 << 20
+    writer = Writer(connection)
+    retention = Retention(connection, max_age=10**15, max_bytes=limit)
+    for turn in range(60):
+        writer.write([
+            request(*[
+                span(number=turn * 500 + n + 1, name=f"GET /order/{turn * 500 + n}") for n in range(500)
+            ])
+        ])  # fmt: skip
+        retention.step(NOW, 500)
+        if retention.forgot():
+            writer.forget()
+    assert usage(connection).file < 2 * limit
+    first, last = rows(connection)
+    (operations,) = connection.execute("SELECT count(*) FROM operation").fetchone()
+    assert last - first > 4000
+    assert operations < 2 * (last - first)
+    (strangers,) = connection.execute(
+        "SELECT count(*) FROM span WHERE operation NOT IN (SELECT id FROM operation)"
+    ).fetchone()
+    assert strangers == 0
+
+
+def test_operations_that_are_counted_stay(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapek_runtime.store.retention._MANY_OPERATIONS", 0)
+    writer = Writer(connection)
+    writer.write([request(span(name="counted"), span(number=2, name="gone", start=SECOND))])
+    retention = Retention(connection, max_age=10**6 * SECOND, max_bytes=HUGE)
+    connection.execute("DELETE FROM span")
+    retention.step(NOW, 1)
+    assert connection.execute("SELECT name FROM operation").fetchall() == [("counted",)]
+    assert retention.forgot()
+    assert not retention.forgot()
+
+
+def test_counts_of_names_that_are_ever_new_go_first(connection: sqlite3.Connection) -> None:
+    writer = Writer(connection)
+    writer.write([request(span(name="known"))])
+    names = [span(number=n + 2, name=f"GET /order/{n}") for n in range(2000)]
+    writer.write([request(*names)])
+    Retention(connection, max_age=10**15, max_bytes=2 << 20).step(NOW, 2001)
+    kept = connection.execute(
+        "SELECT name FROM minute JOIN operation ON operation.id = minute.operation ORDER BY operation.id"
+    ).fetchall()
+    assert len(kept) == 1024
+    assert kept[0] == ("known",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,27 @@ def test_a_reader_of_an_empty_file_says_so(path: Path) -> None:
     path.touch()
     with pytest.raises(StoreError, match="is empty"):
         open_reader(path)
+
+
+def test_others_may_not_read_what_attributes_hold(path: Path) -> None:
+    writer = open_writer(path)
+    modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    writer.close()
+    assert modes[path.name] == 0o600
+    assert set(modes.values()) == {0o600}
+
+
+def test_an_sqlite_without_strict_tables_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    for opened in (open_writer, open_reader):
+        with pytest.raises(StoreError, match=r"needs SQLite 3\.37 or later"):
+            opened(path)
+
+
+def test_several_may_make_the_same_file_at_once(path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(10):
+            made = path.with_name(f"{number}.sqlite")
+            for connection in list(pool.map(open_writer, [made] * 8)):
+                connection.close()
+            open_reader(made).close()

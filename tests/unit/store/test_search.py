@@ -180,12 +180,26 @@ def test_of_a_trace_that_falls_into_very_many_sets_the_first_are_given_and_it_is
     assert not result.complete
 
 
+def test_chosen_spans_say_whether_there_may_be_more(connection: sqlite3.Connection) -> None:
+    send(connection, [span(number=number) for number in range(1, 6)])
+    later = time.monotonic() + 30
+
+    all_of_them = choose(connection, Query(AllSpans()), limit=6, deadline=later)
+    some = choose(connection, Query(AllSpans()), limit=5, deadline=later)
+    both = Relation("&&", AllSpans(), AllSpans())
+    late = choose(connection, Query(both), deadline=time.monotonic() - 1)
+
+    assert (len(all_of_them.spans), all_of_them.complete) == (5, True)
+    assert (len(some.spans), some.complete) == (5, False)
+    assert not late.complete
+
+
 def test_chosen_spans_come_newest_first_with_what_was_asked_of_them(connection: sqlite3.Connection) -> None:
     send(connection, [span(number=number, key=number) for number in range(1, 6)])
     query = where(attribute("key", "<", 5), Select((Field(Scope.SPAN, "key"),)))
 
-    spans = choose(connection, query, limit=3, deadline=time.monotonic() + 30)
-    newer = choose(connection, query, after=2, attributes=True, deadline=time.monotonic() + 30)
+    spans = choose(connection, query, limit=3, deadline=time.monotonic() + 30).spans
+    newer = choose(connection, query, after=2, attributes=True, deadline=time.monotonic() + 30).spans
 
     assert [(each.selected, each.attributes) for each in spans] == [
         ({"span.key": 4}, {}),
@@ -210,9 +224,13 @@ def test_what_looks_like_sql_is_a_value(connection: sqlite3.Connection, payload:
 
     assert connection.execute("SELECT count(*) FROM span").fetchone() == (2,)
     assert (
-        len(choose(connection, where(attribute(payload, "=", "there")), deadline=time.monotonic() + 9)) == 1
+        len(choose(connection, where(attribute(payload, "=", "there")), deadline=time.monotonic() + 9).spans)
+        == 1
     )
-    assert len(choose(connection, where(attribute("key", "=", payload)), deadline=time.monotonic() + 9)) == 1
+    assert (
+        len(choose(connection, where(attribute("key", "=", payload)), deadline=time.monotonic() + 9).spans)
+        == 1
+    )
 
 
 def test_at_the_deadline_what_was_found_is_given_and_where_to_go_on(connection: sqlite3.Connection) -> None:

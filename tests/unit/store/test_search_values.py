@@ -110,7 +110,7 @@ def test_a_time_is_from_its_start_until_before_its_end(connection: sqlite3.Conne
     send(connection, [span(number=number, start=start) for number, start in enumerate([10, 20, 30], start=1)])
 
     (trace,) = find(connection, Query(AllSpans()), start=20, end=30).traces
-    spans = choose(connection, Query(AllSpans()), start=20, end=30, deadline=time.monotonic() + 30)
+    spans = choose(connection, Query(AllSpans()), start=20, end=30, deadline=time.monotonic() + 30).spans
 
     assert [shown.start for shown in trace.sets[0].spans] == [20]
     assert [chosen.start for chosen in spans] == [20]
@@ -131,6 +131,6 @@ def test_a_relation_chooses_what_stands_so_to_any_span(
     left = Filter(Compare(Field(Scope.INTRINSIC, "span:id"), "!=", Literal(Kind.STRING, f"{2:016x}")))
     both = left if op == ">" else AllSpans()
 
-    spans = choose(connection, Query(Relation(op, both, AllSpans())), deadline=time.monotonic() + 30)
+    spans = choose(connection, Query(Relation(op, both, AllSpans())), deadline=time.monotonic() + 30).spans
 
     assert sorted(int(chosen.span_id, 16) for chosen in spans) == found

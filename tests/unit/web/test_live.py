@@ -181,3 +181,16 @@ async def test_what_json_does_not_have_is_written_in_words() -> None:
         live.publish("event", {"path": ValueError("a\nb"), "number": float("inf")})
 
         assert events(listener.take())[0][2] == {"path": "a\nb", "number": None}
+
+
+async def test_a_text_that_is_no_unicode_does_not_end_the_stream() -> None:
+    live = LiveEvents("r")
+    with live.listening() as listener:
+        # As in the message of an OSError about a file whose name is no text.
+        live.publish("event", {"error": "cannot open 'a\udcff'", "\udcff": ["\udcff"], "number": 1 << 70})
+
+        assert events(listener.take())[0][2] == {
+            "error": "cannot open 'a\ufffd'",
+            "\ufffd": ["\ufffd"],
+            "number": str(1 << 70),
+        }

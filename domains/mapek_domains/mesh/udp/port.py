@@ -13,6 +13,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextvars import Context
 
 from mapek_runtime.errors import ConfigError
 
@@ -96,7 +97,8 @@ class UdpPort:
             raise ConfigError(f"[mesh] listen of {name} is '{host}:{port}': {cause}") from None
         self._socket = sock
         self._receiver = receiver
-        loop.add_reader(sock.fileno(), self._readable)
+        # In an empty context: a node that a cycle starts again is no part of that cycle's trace.
+        Context().run(loop.add_reader, sock.fileno(), self._readable)
 
     def close(self) -> None:
         """Unbind; what waits in the socket is gone."""

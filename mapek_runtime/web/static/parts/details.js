@@ -1,13 +1,22 @@
 // The chosen span: what it says of itself, what happened in it, what it is linked to, who sent it.
 
+import { cut } from "../format.js";
 import { html } from "../lib/htm/preact.js";
 import { clock, count, duration, moment } from "./amounts.js";
 
-const shown = (value) => {
+const LONGEST = 20_000; // Signs of a value that are shown; the download has all of it.
+const LINKED = 1_000; // Signs of a query that is offered as a link.
+
+const whole = (value) => {
   if (value === null || value === undefined) return "none";
-  if (Array.isArray(value)) return value.map(shown).join(", ");
+  if (Array.isArray(value)) return value.map(whole).join(", ");
   if (typeof value === "object") return JSON.stringify(value);
   return String(value);
+};
+
+const shown = (value) => {
+  const text = whole(value);
+  return text.length > LONGEST ? `${cut(text, LONGEST)} (${(text.length - LONGEST).toLocaleString("en")} more signs)` : text;
 };
 
 const literal = (value) =>
@@ -20,7 +29,8 @@ export function similar(span, scope, key, value) {
   const wanted = literal(value);
   if (wanted === null) return null;
   const field = plainKey.test(key) ? `${scope}.${key}` : `${scope}."${key.replace(/[\\"]/g, "\\$&")}"`;
-  return `#/search?${new URLSearchParams({ q: `{ name = ${literal(span.name)} && ${field} = ${wanted} }` })}`;
+  const q = `{ name = ${literal(span.name)} && ${field} = ${wanted} }`;
+  return q.length > LINKED ? null : `#/search?${new URLSearchParams({ q })}`;
 }
 
 function Pairs({ pairs, link }) {
@@ -29,8 +39,8 @@ function Pairs({ pairs, link }) {
       ${pairs.map(([key, value]) => {
         const href = link?.(key, value);
         return html`<tr key=${key}>
-          <th scope="row">${key}</th>
-          <td class=${`t-is-${typeof value}`}>${shown(value)}${href && html`<a class="t-such" href=${href} title="Search for spans with this value" aria-label=${`Search for spans with this ${key}`}>⌕</a>`}</td>
+          <th scope="row">${cut(key)}</th>
+          <td class=${`t-is-${typeof value}`}>${shown(value)}${href && html`<a class="t-such" href=${href} title="Search for spans with this value" aria-label=${`Search for spans with this ${cut(key)}`}>⌕</a>`}</td>
         </tr>`;
       })}
     </tbody>
@@ -44,8 +54,8 @@ function Event({ event, start }) {
   const pairs = Object.entries(event.attributes ?? {});
   const trace = pairs.find(([key]) => key === "exception.stacktrace");
   return html`<details class="t-event-told" open=${event.name === "exception"}>
-    <summary><b>${event.name}</b> <span class="t-muted" title=${moment(BigInt(event.time))}>${after < 0 ? "−" : "+"}${duration(Math.abs(after))}</span>
-      <span class="t-brief">${pairs.slice(0, 3).map(([, value]) => shown(value)).join(" · ")}</span>
+    <summary><b>${cut(event.name)}</b> <span class="t-muted" title=${moment(BigInt(event.time))}>${after < 0 ? "−" : "+"}${duration(Math.abs(after))}</span>
+      <span class="t-brief">${cut(pairs.slice(0, 3).map(([, value]) => whole(value)).join(" · "))}</span>
     </summary>
     <${Pairs} pairs=${pairs.filter((pair) => pair !== trace)} />
     ${trace && html`<pre class="t-stack">${shown(trace[1])}</pre>`}
@@ -58,9 +68,9 @@ export function Details({ node, tree, close, goTo, box }) {
   const events = span.events ?? [];
   const links = span.links ?? [];
   const attributes = sorted(span.attributes);
-  return html`<aside class="t-details" aria-label=${`Details of ${span.name}`} tabindex="-1" ref=${box}>
+  return html`<aside class="t-details" aria-label=${`Details of ${cut(span.name)}`} tabindex="-1" ref=${box}>
     <header>
-      <h2>${span.name}</h2>
+      <h2>${cut(span.name, LONGEST)}</h2>
       <button type="button" class="t-close" aria-label="Close the details" onClick=${close}>✕</button>
     </header>
     <p class="t-facts">
@@ -70,7 +80,7 @@ export function Details({ node, tree, close, goTo, box }) {
       <span class=${span.status === "error" ? "t-bad" : ""}>${span.status === "unset" ? "no status" : span.status}</span>
       ${node.size > 1 && html`<span>${count(node.size - 1, "span")} inside</span>`}
     </p>
-    ${span.status_message && html`<p class="t-failed">${span.status_message}</p>`}
+    ${span.status_message && html`<p class="t-failed">${shown(span.status_message)}</p>`}
     <h3>Attributes</h3>
     ${attributes.length
       ? html`<${Pairs} pairs=${attributes} link=${(key, value) => similar(span, "span", key, value)} />`
@@ -86,12 +96,12 @@ export function Details({ node, tree, close, goTo, box }) {
               onClick=${(event) => tree.byId.has(link.span_id) && (event.preventDefault(), goTo(link.span_id))}
               ><code>${link.trace_id.slice(0, 8)}…${link.span_id.slice(0, 8)}</code></a
             >
-            <span class="t-muted">${sorted(link.attributes).map(([key, value]) => `${key}=${shown(value)}`).join(" ")}</span>
+            <span class="t-muted">${sorted(link.attributes).map(([key, value]) => `${cut(key)}=${cut(whole(value))}`).join(" ")}</span>
           </li>`;
         })}
       </ul>`}
     <details class="t-sender">
-      <summary><h3>Sent by</h3> <span class="t-muted">${span.service} · ${span.scope || "no scope"}</span></summary>
+      <summary><h3>Sent by</h3> <span class="t-muted">${cut(span.service)} · ${cut(span.scope || "no scope")}</span></summary>
       <${Pairs} pairs=${sorted(span.resource)} link=${(key, value) => similar(span, "resource", key, value)} />
     </details>
     <${Pairs} pairs=${[["span", span.span_id], ["parent", span.parent_id || "none"], ["start", `${moment(start)} (${clock(start)})`.replace(/ \(.*$/, "")]]} />

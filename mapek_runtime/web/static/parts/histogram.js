@@ -1,6 +1,7 @@
 // Durations over time, on a logarithmic scale, with their distribution beside them. Dragging over it narrows
 // the search in time, in duration, or in both.
 
+import { cut } from "../format.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/htm/preact.js";
 import { clock, count, duration, moments } from "./amounts.js";
 
@@ -259,7 +260,7 @@ function Near({ point, width }) {
   const { span } = point;
   const left = Math.min(point.x + 12, width - 230);
   return html`<div class="t-near" style=${{ left: `${Math.max(4, left)}px`, top: `${Math.min(point.y + 10, HEIGHT - 62)}px` }}>
-    <b>${span.name}</b> ${duration(Number(span.duration))}<br />
-    <span class="t-muted">${span.service} · ${clock(BigInt(span.start))}${span.status === "error" ? " · error" : ""}</span>
+    <b>${cut(span.name)}</b> ${duration(Number(span.duration))}<br />
+    <span class="t-muted">${cut(span.service)} · ${clock(BigInt(span.start))}${span.status === "error" ? " · error" : ""}</span>
   </div>`;
 }

@@ -1,5 +1,6 @@
 // The traces that were found: one row each.
 
+import { cut } from "../format.js";
 import { html } from "../lib/htm/preact.js";
 import { ago, count, duration, moment } from "./amounts.js";
 
@@ -19,14 +20,14 @@ function said(span, query) {
 
 /** A root that was chosen itself needs no name again: only what it says of itself. */
 function Own({ span, query }) {
-  return said(span, query).map(([key, value]) => html`<span class="t-own" key=${key}><em>${key}</em> ${String(value)}</span>`);
+  return said(span, query).map(([key, value]) => html`<span class="t-own" key=${key}><em>${cut(key)}</em> ${cut(String(value))}</span>`);
 }
 
 function Chosen({ trace, span, query }) {
   return html`<a class="t-chosen" href=${`#/trace/${trace.trace_id}?span=${span.span_id}`}>
     ${span.status === "error" && html`<i class="t-dot-bad" title="error"></i>`}
-    <span>${span.name}</span>
-    ${said(span, query).map(([key, value]) => html`<em key=${key}>${key}=${String(value)}</em>`)}
+    <span>${cut(span.name)}</span>
+    ${said(span, query).map(([key, value]) => html`<em key=${key}>${cut(key)}=${cut(String(value))}</em>`)}
     <b>${duration(Number(span.duration))}</b>
   </a>`;
 }
@@ -37,19 +38,19 @@ function Hit({ trace, longest, now, query }) {
   const services = Object.entries(trace.services ?? {});
   const chosen = trace.sets.flatMap((set) => set.spans);
   const matched = trace.sets.reduce((sum, set) => sum + set.matched, 0);
-  const root = trace.root_name || "root not stored";
+  const root = cut(trace.root_name) || "root not stored";
   // Where the root alone was chosen, or all there is, the row speaks for it.
   const alone = (matched === 1 || matched >= trace.spans) && chosen.find((span) => !span.parent_id);
   const more = alone ? [] : chosen.slice(0, 3);
   return html`<li class=${trace.errors ? "t-hit t-hit-bad" : "t-hit"}>
     <div class="t-hit-what">
       <a class=${trace.root_name ? "t-hit-name" : "t-hit-name t-muted"} href=${`#/trace/${trace.trace_id}`}>${root}</a>
-      <span class="t-muted">${trace.root_service || services.map(([name]) => name).join(", ")}</span>
-      ${services.length > 1 && html`<span class="t-tag" title=${services.map(([name, n]) => `${name}: ${n.spans}`).join("\n")}>${count(services.length, "service")}</span>`}
+      <span class="t-muted">${cut(trace.root_service || services.map(([name]) => name).join(", "))}</span>
+      ${services.length > 1 && html`<span class="t-tag" title=${cut(services.map(([name, n]) => `${name}: ${n.spans}`).join("\n"), 2000)}>${count(services.length, "service")}</span>`}
       ${trace.errors > 0 && html`<span class="t-badge">${count(trace.errors, "error")}</span>`}
     </div>
     <div class="t-hit-chosen">
-      ${trace.sets.map((set) => set.by.map(([name, value]) => html`<span class="t-tag">${name} ${String(value)}: ${set.matched}</span>`))}
+      ${trace.sets.map((set) => set.by.map(([name, value]) => html`<span class="t-tag">${cut(name)} ${cut(String(value))}: ${set.matched}</span>`))}
       ${alone && html`<${Own} span=${alone} query=${query} />`}
       ${more.map((span) => html`<${Chosen} key=${span.span_id} trace=${trace} span=${span} query=${query} />`)}
       ${!alone && matched > more.length && html`<span class="t-muted">${matched} chosen</span>`}

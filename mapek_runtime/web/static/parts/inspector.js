@@ -1,7 +1,7 @@
 // One cycle in a few lines: where its time went, what was found, done and refused. Its place is always there, so that
 // nothing moves when a cycle is pointed at.
 
-import { clock, ms, names } from "../format.js";
+import { clock, count, ms, names } from "../format.js";
 import { html } from "../lib/htm/preact.js";
 import { outcome } from "./strip.js";
 
@@ -51,6 +51,7 @@ export default function Inspector({ cycle, chosen, held }) {
       <${Line} label="Found">${cycle.findings.length ? joined(cycle.findings, found) : html`<span class="muted">nothing</span>`}<//>
       <${Line} label="Done">${cycle.actions.length ? joined(cycle.actions, done) : html`<span class="muted">nothing</span>`}<//>
       <${Line} label="Refused">${cycle.rejected.length ? joined(cycle.rejected, refused) : html`<span class="muted">nothing</span>`}<//>
+      ${cycle.more > 0 && html`<${Line} label="And">${count(cycle.more)} more, which the trace tells<//>`}
     </dl>
   </div>`;
 }

@@ -1,6 +1,8 @@
 // The bounds of a query: what the brush and the fields beside the query say is added to what was written.
 // Pure.
 
+import { parseDuration } from "./amounts.js";
+
 const ONE_FILTER = /^\s*\{((?:[^{}"`]|"(?:\\.|[^"\\])*"|`[^`]*`)*)\}\s*(\|(?!\|)[\s\S]*)?$/;
 
 export const isTraceQL = (text) => /^\s*\(*\s*\{/.test(text);
@@ -20,6 +22,19 @@ export function narrowed(text, least, most) {
   const inner = found[1].trim();
   const condition = inner ? `(${inner}) && ${bounds.join(" && ")}` : bounds.join(" && ");
   return `{ ${condition} }${found[2] ? ` ${found[2].trim()}` : ""}`;
+}
+
+/** The query with one more condition of TraceQL; null where it has no place in it.
+ *
+ * What was written in the seed's syntax becomes `canonical`, the same in TraceQL.
+ */
+export function narrowedBy(text, canonical, condition) {
+  const found = ONE_FILTER.exec(isTraceQL(text) ? text : canonical);
+  if (!found) return null;
+  const inner = found[1].trim();
+  // In TraceQL && and || bind alike.
+  const kept = inner.includes("||") ? `(${inner})` : inner;
+  return `{ ${kept ? `${kept} && ` : ""}${condition} }${found[2] ? ` ${found[2].trim()}` : ""}`;
 }
 
 export const RANGES = [
@@ -52,10 +67,10 @@ export function readAsked(params) {
 export function writeAsked(asked) {
   const params = new URLSearchParams();
   if (asked.q) params.set("q", asked.q);
-  if (asked.from || asked.to) {
-    if (asked.from) params.set("from", asked.from);
-    if (asked.to) params.set("to", asked.to);
-  } else if (asked.range !== "1h") params.set("range", asked.range);
+  // The range stays when a time was brushed: it is what lies around that time, and what is gone back to.
+  if (asked.range !== "1h") params.set("range", asked.range);
+  if (asked.from) params.set("from", asked.from);
+  if (asked.to) params.set("to", asked.to);
   if (asked.least) params.set("min", asked.least);
   if (asked.most) params.set("max", asked.most);
   if (asked.limit !== 20) params.set("limit", String(asked.limit));
@@ -76,4 +91,19 @@ export function times(asked, now) {
   const seconds = RANGES.find(([key]) => key === asked.range)[2];
   if (seconds) out.start = String(now - BigInt(seconds) * 1_000_000_000n);
   return out;
+}
+
+/** The bounds of what is brushed and of what lies around it, as `/page/difference` reads them; null without a brush. */
+export function around(asked, now) {
+  const brush = {};
+  if (asked.from) brush.from = asked.from;
+  if (asked.to) brush.to = asked.to;
+  const [shortest, longest] = [parseDuration(asked.least), parseDuration(asked.most)];
+  if (shortest !== null) brush.shortest = String(shortest);
+  if (longest !== null) brush.longest = String(longest);
+  if (!Object.keys(brush).length) return null;
+  const { start } = times({ ...asked, from: "", to: "" }, now);
+  // An address that is opened later still has something around its brush.
+  if (start) brush.start = asked.from && BigInt(asked.from) < BigInt(start) ? asked.from : start;
+  return { q: asked.q, ...brush };
 }

@@ -1,6 +1,7 @@
 // Why a cycle decided as it did, read from the events on its phase spans. Pure; the events and their
 // attributes are those that loop/explain.py writes.
 
+import { cut } from "../format.js";
 import { phaseOf } from "./tree.js";
 
 export const PHASES = ["monitor", "analyze", "plan", "execute", "knowledge"];
@@ -9,13 +10,14 @@ export const PHASES = ["monitor", "analyze", "plan", "execute", "knowledge"];
 const RAILS = new Set([
   "halted", "escalated", "one at a time", "pending", "cooldown", "hysteresis", "budget", "fleet share",
 ]);
+const LONGEST = 2_000;
 const railed = (rule) => RAILS.has(rule) || rule.endsWith(" guard");
 
 const of = (span, name) => (span?.events ?? []).filter((e) => e.name === name).map((e) => e.attributes ?? {});
 
 /** A value that is to be a text: the attributes of a sender of ours are, those of others may be anything. */
 const text = (value) =>
-  value === undefined || value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
+  value === undefined || value === null ? "" : cut(typeof value === "object" ? JSON.stringify(value) : String(value), LONGEST);
 
 const list = (value) => (Array.isArray(value) ? value : value === undefined || value === null ? [] : [value]);
 
@@ -76,7 +78,7 @@ export function storyOf(spans) {
             : span.attributes?.skipped
               ? "skipped"
               : "ok",
-        reason: span?.status_message || text(span?.attributes?.reason),
+        reason: text(span?.status_message || span?.attributes?.reason),
       };
     }),
     findings: of(analyze, "finding").map((f) => ({

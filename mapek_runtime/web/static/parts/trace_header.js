@@ -1,5 +1,6 @@
 // The head of a trace: what it is, how long it took, where to go from it.
 
+import { cut } from "../format.js";
 import { html } from "../lib/htm/preact.js";
 import { ago, count, duration, moment } from "./amounts.js";
 
@@ -41,7 +42,7 @@ export function TraceHeader({ id, tree, story, neighbours, api, state, note, ser
   const failed = story ? story.success === false : tree.errors > 0;
   return html`<header class="t-head">
     <div class="t-head-line">
-      <h1>${story?.root ? html`Cycle ${story.cycle} <span class="t-of">of ${story.node}</span>` : root.span.name}</h1>
+      <h1>${story?.root ? html`Cycle ${story.cycle} <span class="t-of">of ${cut(story.node)}</span>` : cut(root.span.name)}</h1>
       ${story?.root && html`<span class=${failed ? "t-badge" : "t-fine"}>${failed ? "failed" : "succeeded"}</span>`}
       ${story?.dryRun && html`<span class="t-tag">dry run</span>`}
       ${!story?.root && tree.errors > 0 && html`<span class="t-badge">${count(tree.errors, "error")}</span>`}
@@ -52,8 +53,8 @@ export function TraceHeader({ id, tree, story, neighbours, api, state, note, ser
       </nav>
     </div>
     <dl class="t-figures">
-      ${story?.root && html`<div><dt>Root</dt><dd>${root.span.name}</dd></div>`}
-      <div><dt>Service</dt><dd>${services.join(", ")}</dd></div>
+      ${story?.root && html`<div><dt>Root</dt><dd>${cut(root.span.name)}</dd></div>`}
+      <div><dt>Service</dt><dd>${cut(services.join(", "), 1000)}</dd></div>
       <div><dt>Start</dt><dd title=${moment(tree.start)}>${moment(tree.start)} <span class="t-muted">${ago(tree.start)}</span></dd></div>
       <div><dt>Duration</dt><dd>${duration(tree.duration)}</dd></div>
       <div><dt>Spans</dt><dd>${tree.nodes.length.toLocaleString("en")}</dd></div>
@@ -62,7 +63,7 @@ export function TraceHeader({ id, tree, story, neighbours, api, state, note, ser
     </dl>
     ${neighbours.starters?.length > 0 &&
     html`<p class="t-starters t-muted">Also linked to: ${neighbours.starters.map(
-      (one) => html`<a key=${one.span} href=${`#/trace/${one.trace}?span=${one.span}`}>${one.name ?? `${one.trace.slice(0, 8)}…`}</a> `,
+      (one) => html`<a key=${one.span} href=${`#/trace/${one.trace}?span=${one.span}`}>${one.name ? cut(one.name) : `${one.trace.slice(0, 8)}…`}</a> `,
     )}</p>`}
     <div class="t-actions">
       ${jaeger && html`<a class="t-button" href=${jaeger} target="_blank" rel="noreferrer noopener">Open in Jaeger ↗</a>`}

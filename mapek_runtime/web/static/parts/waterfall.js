@@ -1,6 +1,7 @@
 // The waterfall: a row for each span, drawn over time. Only the rows that can be seen exist, so that a
 // hundred thousand spans scroll as ten do.
 
+import { cut } from "../format.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/htm/preact.js";
 import { duration, steps } from "./amounts.js";
 import { laneOf } from "./lanes.js";
@@ -33,7 +34,7 @@ function Bar({ node, tree, path, from, to, closer }) {
     })}
     ${events.map((event, i) => {
       const where = percent(Number(BigInt(event.time) - tree.start));
-      return where >= 0 && where <= 100 && html`<i class="t-event" key=${i} title=${event.name} style=${{ left: `${where}%` }}></i>`;
+      return where >= 0 && where <= 100 && html`<i class="t-event" key=${i} title=${cut(event.name)} style=${{ left: `${where}%` }}></i>`;
     })}
     <span
       class=${after ? "t-took" : left > 22 ? "t-took t-took-before" : "t-took t-took-inside"}
@@ -48,7 +49,7 @@ function Row({ node, tree, path, at, from, to, closed, chosen, hit, choose, togg
   const lane = laneOf(tree, node).name;
   const parent = node.children.length > 0;
   const told = [
-    `${span.name}, ${duration(node.end - node.start)}, level ${node.depth + 1}`,
+    `${cut(span.name)}, ${duration(node.end - node.start)}, level ${node.depth + 1}`,
     error ? "error" : "",
     path.has(span.span_id) ? "on the critical path" : "",
   ];
@@ -75,8 +76,8 @@ function Row({ node, tree, path, at, from, to, closed, chosen, hit, choose, togg
             onClick=${(event) => (event.stopPropagation(), toggle(node))}
           >${closed ? "▸" : "▾"}</button>`
         : html`<i class="t-leaf"></i>`}
-      ${error && html`<b class="t-wrong-mark" title=${span.status_message || "error"}>!</b>`}
-      <span class="t-label" title=${`${span.name} · ${span.service}`}>${span.name}</span>
+      ${error && html`<b class="t-wrong-mark" title=${cut(span.status_message || "error")}>!</b>`}
+      <span class="t-label" title=${`${cut(span.name)} · ${cut(span.service)}`}>${cut(span.name)}</span>
       ${closed && html`<span class="t-inside" title="spans inside">+${(node.size - 1).toLocaleString("en")}</span>`}
       ${span.attributes?.skipped === true && html`<span class="t-skipped">skipped</span>`}
       ${node.orphan && html`<span class="t-skipped" title="The span it belongs to is not stored">no parent</span>`}

@@ -5,6 +5,7 @@ import { useEffect, useRef, useState } from "../lib/htm/preact.js";
 const FIRST = 2_000; // Spans of the first page, which is to be seen soon.
 const PAGE = 10_000;
 const TRIES = 8;
+const LONGEST_NAME = 200;
 const LOOK = 100; // Spans of a linked trace among which its root is looked for.
 const PAUSE = 1_000; // Milliseconds between two tries for a trace that is not stored yet.
 const LATE = 30_000; // Milliseconds after which a parent that is missing will not come any more.
@@ -112,6 +113,8 @@ export function useNeighbours(api, id, story) {
       });
     };
     const after = async () => {
+      // Of an address as long as that nobody would take.
+      if (story.node.length > LONGEST_NAME) return tell({ after: null });
       const start = BigInt(root.start);
       const query = `{ name = "mape_k.cycle" && span.node_id = ${quoted(story.node)} && link:traceID = "${id}" }`;
       const params = new URLSearchParams({ q: query, limit: "5", start: String(start), end: String(start + SOON) });

@@ -1,6 +1,6 @@
 // How long the phases take: p50, p95 and p99 over time for each operation of the loop, and for any other.
 
-import { count, ms, names, percent } from "../format.js";
+import { count, cut, ms, names, percent } from "../format.js";
 import { html, useEffect, useMemo, useState } from "../lib/htm/preact.js";
 import Chart from "../parts/chart.js";
 
@@ -80,11 +80,11 @@ function Panel({ series, whole, answer, remove }) {
   const one = (at !== null && points[at]) || null;
   const shown = one ?? (total && { p50: total.p50 / 1e6, p95: total.p95 / 1e6, p99: total.p99 / 1e6, spans: total.spans });
   const tone = toneOf(series.name);
-  const label = `${series.name}: p50 ${ms(shown?.p50)}, p95 ${ms(shown?.p95)}, p99 ${ms(shown?.p99)}`;
-  return html`<section class="card panel" aria-label=${series.name}>
+  const label = `${cut(series.name)}: p50 ${ms(shown?.p50)}, p95 ${ms(shown?.p95)}, p99 ${ms(shown?.p99)}`;
+  return html`<section class="card panel" aria-label=${cut(series.name)}>
     <header class="head">
-      <h2><i class=${`swatch ${tone}`}></i>${series.name}</h2>
-      ${remove && html`<button class="link" onClick=${remove} aria-label=${`Remove the chart of ${series.name}`}>Remove</button>`}
+      <h2><i class=${`swatch ${tone}`}></i>${cut(series.name)}</h2>
+      ${remove && html`<button class="link" onClick=${remove} aria-label=${`Remove the chart of ${cut(series.name)}`}>Remove</button>`}
     </header>
     <dl class="three">
       ${["p50", "p95", "p99"].map((p) => html`<div key=${p}><dt><i class=${`dash ${p} ${tone}`}></i>${p}</dt><dd>${ms(shown?.[p])}</dd></div>`)}
@@ -100,7 +100,7 @@ function Row({ series, shown, toggle }) {
   const fixed = ORDER.includes(series.name);
   const query = `{ name = ${JSON.stringify(series.name)} && resource.service.name = ${JSON.stringify(series.service)} }`;
   return html`<tr>
-    <th scope="row"><a href=${`#/search?q=${encodeURIComponent(query)}`}>${series.name}</a></th>
+    <th scope="row"><a href=${`#/search?q=${encodeURIComponent(query)}`}>${cut(series.name)}</a></th>
     <td class="muted roomy">${series.service}</td>
     <td class="muted roomy">${series.kind}</td>
     <td class="number">${count(total.spans)}</td>
@@ -108,7 +108,7 @@ function Row({ series, shown, toggle }) {
     <td class="number">${ms(point.p50 / 1e6)}</td>
     <td class="number">${ms(point.p95 / 1e6)}</td>
     <td class="number">${ms(point.p99 / 1e6)}</td>
-    <td>${fixed ? html`<span class="muted">shown</span>` : html`<button class="link" aria-pressed=${shown} aria-label=${`Chart of ${series.name}`} onClick=${toggle}>${shown ? "hide" : "chart"}</button>`}</td>
+    <td>${fixed ? html`<span class="muted">shown</span>` : html`<button class="link" aria-pressed=${shown} aria-label=${`Chart of ${cut(series.name)}`} onClick=${toggle}>${shown ? "hide" : "chart"}</button>`}</td>
   </tr>`;
 }
 
@@ -142,7 +142,7 @@ export default function Phases({ route, api, paused }) {
         <span>Chart also</span>
         <select value="" onChange=${(event) => event.target.value && toggle(event.target.value)}>
           <option value="">an operation…</option>
-          ${sorted.filter((one) => !ORDER.includes(one.name) && !more.includes(keyOf(one))).map((one) => html`<option key=${keyOf(one)} value=${keyOf(one)}>${one.name} · ${one.service}</option>`)}
+          ${sorted.filter((one) => !ORDER.includes(one.name) && !more.includes(keyOf(one))).map((one) => html`<option key=${keyOf(one)} value=${keyOf(one)}>${cut(one.name)} · ${cut(one.service)}</option>`)}
         </select>
       </label>
     </header>

@@ -4,6 +4,7 @@
 
 import { html, useEffect, useRef, useState } from "../lib/htm/preact.js";
 import { bound, clock, count, now as moment_now, parseDuration } from "../parts/amounts.js";
+import { Difference } from "../parts/difference.js";
 import { Histogram } from "../parts/histogram.js";
 import { Hits } from "../parts/hits.js";
 import { RANGES, narrowed, readAsked, times, writeAsked } from "../parts/narrow.js";
@@ -228,6 +229,7 @@ export default function Search({ route, state, api, note, paused }) {
         brushed=${brushed}
         open=${(span) => (location.hash = `#/trace/${span.trace_id}?span=${span.span_id}`)}
       />`}
+      ${bounded && found.spans.length > 0 && html`<${Difference} api=${api} asked=${asked} link=${(changes) => writeAsked({ ...asked, ...changes })} />`}
       <div class="t-found">
         <b>${traces.length ? `${count(traces.length, "trace")}${found.before !== null ? ", and more" : ""}` : "No trace"}</b>
         ${bounded && html`<button type="button" class="t-clear" onClick=${clear} title="Escape">Clear the bounds ✕</button>`}
