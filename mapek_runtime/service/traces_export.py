@@ -190,12 +190,15 @@ def _row(span: Span, service: str, resource: str, scope: str) -> tuple[Any, ...]
     )  # fmt: skip
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def _json(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _encode(value) if value else "[]" if isinstance(value, list) else "{}"
     except (TypeError, ValueError):
         # Bytes, or a number that JSON has no word for.
-        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+        return _encode(_plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,9 @@ learned which values the selected spans have more often, in the other half it is
 a share of spans from 0 to 1, and needs no table of exceptions: an attribute with a value of its own for each
 span or trace foretells nothing of the other half, and what differs by chance in one half does not differ in
 the other. What could still be chance, with as many attributes as were compared, is left out.
+
+Which attributes a span has depends on its name. So those of spans are compared as if both sides had the
+same names as often: else every attribute of an operation would be told beside its name.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ _ALIKE = 0.9
 """Share of spans in which two attributes say the same, so that they are one line."""
 _UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
 """Nanoseconds in the units in which an attribute may tell the duration."""
-_NEAR, _NEAR_NS = 0.05, 100_000
+_NEAR = (0.7, 1.05)
+"""What an attribute tells of the duration was measured inside the span, and is a little less."""
 
 
 class Facts(NamedTuple):
@@ -57,11 +61,12 @@ def differences(selected: Sequence[Facts], rest: Sequence[Facts]) -> tuple[Diffe
     if min(len(selected), len(rest)) < FEWEST:
         return ()
     halves = _halves(selected, rest)
+    weights = _by_name(selected, rest)
     keys = _keys(selected, rest)
     bound = NormalDist().inv_cdf(1 - _CHANCE / max(1, len(keys)))
     found = []
     for key in keys:
-        column = _Column(key, selected, rest, halves)
+        column = _Column(key, (selected, rest), halves, weights if key.startswith("span") else None)
         if column.score >= _LEAST and column.certainty > bound and not column.tells_duration():
             found.append(column)
     found.sort(key=lambda column: (-round(column.score, 3), len(column.codes), column.key))
@@ -87,24 +92,33 @@ def _keys(*sides: Sequence[Facts]) -> list[str]:
     return sorted(common, key=lambda key: (-shares[key], key))[:_MOST]
 
 
-class _Halves(NamedTuple):
-    """To which half each span belongs, 0 or 1, and how many there are in each half of each side."""
+_Weights = tuple[list[float], list[float]]
 
-    of: tuple[list[int], list[int]]
-    sizes: tuple[tuple[int, int], tuple[int, int]]
+
+def _by_name(selected: Sequence[Facts], rest: Sequence[Facts]) -> _Weights:
+    """What each span counts, so that the rest has each name as often as the selected spans.
+
+    A selected span of a name that the rest does not have counts nothing: its name says it all.
+    """
+    names = [[span.values.get("name") for span in side] for side in (selected, rest)]
+    here, there = Counter(names[0]), Counter(names[1])
+    return (
+        [1.0 if there[name] else 0.0 for name in names[0]],
+        [here[name] / there[name] for name in names[1]],
+    )
+
+
+_Halves = tuple[list[int], list[int]]
+"""To which half each span of each side belongs, 0 or 1."""
 
 
 def _halves(selected: Sequence[Facts], rest: Sequence[Facts]) -> _Halves:
-    by_trace = _sized([[crc32(span.trace_id) & 1 for span in side] for side in (selected, rest)])
-    if min(min(sizes) for sizes in by_trace.sizes) >= FEWEST // 2 - 1:
-        return by_trace
+    by_trace = tuple([crc32(span.trace_id) & 1 for span in side] for side in (selected, rest))
+    least = min(min(sum(side), len(side) - sum(side)) for side in by_trace)
+    if least >= FEWEST // 2 - 1:
+        return by_trace[0], by_trace[1]
     # Too few traces: every other span then.
-    return _sized([_every_other(side) for side in (selected, rest)])
-
-
-def _sized(of: Sequence[list[int]]) -> _Halves:
-    first, second = ((len(side) - sum(side), sum(side)) for side in of)
-    return _Halves((of[0], of[1]), (first, second))
+    return _every_other(selected), _every_other(rest)
 
 
 def _every_other(side: Sequence[Facts]) -> list[int]:
@@ -115,58 +129,78 @@ def _every_other(side: Sequence[Facts]) -> list[int]:
     return halves
 
 
+class _Part:
+    """The weights of the codes in one half of one side."""
+
+    def __init__(
+        self, codes: Sequence[Hashable], weights: Sequence[float], halves: Sequence[int], half: int
+    ) -> None:
+        self.sums: dict[Hashable, float] = {}
+        self.size = squares = 0.0
+        for code, weight, which in zip(codes, weights, halves, strict=True):
+            if which == half:
+                self.sums[code] = self.sums.get(code, 0.0) + weight
+                self.size += weight
+                squares += weight * weight
+        self.effective = self.size * self.size / squares if squares else 0.0
+        """How many spans of one weight would be as sure (Kish)."""
+
+    def shares(self) -> dict[Hashable, float]:
+        """The share of each code."""
+        return {code: weight / self.size for code, weight in self.sums.items()}
+
+
 class _Column:
     """One attribute of all spans."""
 
-    def __init__(self, key: str, selected: Sequence[Facts], rest: Sequence[Facts], halves: _Halves) -> None:
+    def __init__(
+        self,
+        key: str,
+        sides: tuple[Sequence[Facts], Sequence[Facts]],
+        halves: _Halves,
+        weights: _Weights | None,
+    ) -> None:
         self.key = key
-        self._sides = (selected, rest)
-        values = [[span.values[key] for span in side if key in span.values] for side in self._sides]
+        self._sides = sides
+        values = [[span.values[key] for span in side if key in span.values] for side in sides]
         self._categories = Categories(key, *values)
         self._of_spans = [
             [self._categories.code(span.values[key]) if key in span.values else ABSENT for span in side]
-            for side in self._sides
+            for side in sides
         ]
-        # By side, then by half.
-        self._counts: list[list[Counter[Hashable]]] = []
-        for codes, half in zip(self._of_spans, halves.of, strict=True):
-            counted: list[Counter[Hashable]] = [Counter(), Counter()]
-            for code, which in zip(codes, half, strict=True):
-                counted[which][code] += 1
-            self._counts.append(counted)
-        self.codes = set().union(*(counts for side in self._counts for counts in side))
-        self._sizes = halves.sizes
-        self.score, self.certainty = self._held_out()
+        self._numbers = tuple(Counter(codes) for codes in self._of_spans)
+        self.codes = set().union(*self._numbers)
+        weights = weights or ([1.0] * len(sides[0]), [1.0] * len(sides[1]))
+        parts = [
+            [_Part(*each, half) for half in (0, 1)]
+            for each in zip(self._of_spans, weights, halves, strict=True)
+        ]
+        self.score, self.certainty = self._held_out(parts)
+        # What counts nothing does not differ.
+        self.score *= sum(weights[0]) / len(sides[0])
 
-    def _held_out(self) -> tuple[float, float]:
+    def _held_out(self, parts: Sequence[Sequence[_Part]]) -> tuple[float, float]:
         """The difference of shares that one half foretells of the other, and in how many standard errors."""
+        if any(not part.size for side in parts for part in side):
+            return 0.0, 0.0
         difference = variance = 0.0
         for learned, tested in ((0, 1), (1, 0)):
-            more = self._more_often((self._share(0, learned), self._share(1, learned)))
-            sign = 1
-            for side in (0, 1):
-                hits, size = sum(self._counts[side][tested][code] for code in more), self._sizes[side][tested]
-                difference += sign * hits / size
+            more = self._more_often(parts[0][learned].shares(), parts[1][learned].shares())
+            for side, sign in zip(parts, (1, -1), strict=True):
+                part = side[tested]
+                share = sum(part.sums[code] for code in more if code in part.sums) / part.size
+                difference += sign * share
                 # With a span more of each kind, or few spans that agree would seem to be certain.
-                share = (hits + 1) / (size + 2)
-                variance += share * (1 - share) / size
-                sign = -1
+                share = (share * part.effective + 1) / (part.effective + 2)
+                variance += share * (1 - share) / part.effective
         return difference / 2, difference / math.sqrt(variance)
 
-    def _share(self, side: int, half: int) -> dict[Hashable, float]:
-        size = self._sizes[side][half]
-        return {code: number / size for code, number in self._counts[side][half].items()}
-
-    def _both(self, side: int) -> Counter[Hashable]:
-        return self._counts[side][0] + self._counts[side][1]
-
     def _whole(self, side: int) -> dict[Hashable, float]:
-        size = sum(self._sizes[side])
-        return {code: number / size for code, number in self._both(side).items()}
+        size = len(self._sides[side])
+        return {code: number / size for code, number in self._numbers[side].items()}
 
     @staticmethod
-    def _more_often(shares: tuple[Mapping[Hashable, float], Mapping[Hashable, float]]) -> set[Hashable]:
-        selected, rest = shares
+    def _more_often(selected: Mapping[Hashable, float], rest: Mapping[Hashable, float]) -> set[Hashable]:
         return {code for code, share in selected.items() if share > rest.get(code, 0.0)}
 
     def tells_duration(self) -> bool:
@@ -177,16 +211,17 @@ class _Column:
             for span in side
             if type(span.values.get(self.key)) in (int, float)
         ]
-        return any(
-            sum(abs(number * unit - duration) <= _NEAR * duration + _NEAR_NS for number, duration in pairs)
+        least, most = _NEAR
+        return bool(pairs) and any(
+            sum(least * duration <= number * unit <= most * duration for number, duration in pairs)
             >= 0.9 * len(pairs)
             for unit in _UNITS
-        ) and bool(pairs)
+        )
 
     def is_alike(self, other: _Column) -> bool:
         """Whether the values that are more often selected are those of the same spans as the other's."""
         both = (self, other)
-        chosen = [column._more_often((column._whole(0), column._whole(1))) for column in both]
+        chosen = [column._more_often(column._whole(0), column._whole(1)) for column in both]
         for side in (0, 1):
             either = common = 0
             for first, second in zip(self._of_spans[side], other._of_spans[side], strict=True):
@@ -200,7 +235,7 @@ class _Column:
     def told(self, alike: Iterable[str]) -> DifferentField:
         """The attribute with the values that differ most; ranges in their order."""
         selected, rest = self._whole(0), self._whole(1)
-        numbers = self._both(0), self._both(1)
+        numbers = self._numbers
         described = {code: self._categories.describe(code) for code in self.codes}
 
         def rank(code: Hashable) -> tuple[float, float, Category]:

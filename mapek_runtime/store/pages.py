@@ -33,19 +33,20 @@ class Page(NamedTuple):
 
 
 class Once:
-    """Which spans were met: the last hundred thousand, for what is sent twice is sent soon again."""
+    """Which spans were met: at least the last hundred thousand, for what is sent twice is sent soon again."""
 
     def __init__(self) -> None:
-        self._met: dict[bytes, None] = {}
+        self._before: set[bytes] = set()
+        self._met: set[bytes] = set()
 
     def first(self, identities: Iterable[bytes]) -> list[bool]:
         """Of each whether it is met for the first time."""
         found = []
         for identity in identities:
-            found.append(identity not in self._met)
-            self._met[identity] = None
-        while len(self._met) > _REMEMBERED:
-            del self._met[next(iter(self._met))]
+            found.append(identity not in self._met and identity not in self._before)
+            self._met.add(identity)
+        if len(self._met) >= _REMEMBERED:
+            self._before, self._met = self._met, set()
         return found
 
 

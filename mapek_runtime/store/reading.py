@@ -1,6 +1,7 @@
 """Who reads: a few threads, each with a connection that cannot write.
 
-A question waits for a free reader, so that many at once take turns; each has its time limit.
+A question waits for a free reader, so that many at once take turns; each has its time limit. One reader is
+kept for questions that are quick: whoever asks whether the store answers is not to wait for searches.
 """
 
 from __future__ import annotations
@@ -28,20 +29,22 @@ Answer = TypeVar("Answer")
 class Readers:
     """`number` threads that answer questions about the file in `path`."""
 
-    def __init__(self, path: Path, number: int = 2) -> None:
+    def __init__(self, path: Path, number: int = 3) -> None:
         self._path = path
         self._readers = [_Reader(path, f"mapek-store-reader-{index}") for index in range(number)]
         self._free: asyncio.LifoQueue[_Reader] | None = None
+        self._slow = asyncio.Semaphore(number - 1)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def search(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """The same as `ask` for a question that may take seconds."""
+        self._free_readers()
+        async with self._slow:
+            return await self.ask(question)
 
     async def ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Call `question` with a connection, in a thread. Raises `StoreError` for what SQLite raises."""
-        loop = asyncio.get_running_loop()
-        if self._free is None or self._loop is not loop:
-            self._loop, self._free = loop, asyncio.LifoQueue()
-            for reader in reversed(self._readers):
-                self._free.put_nowait(reader)
-        free = self._free
+        free = self._free_readers()
         reader = await free.get()
         if reader.given_up:
             # That may have been in the moment before SQLite was asked.
@@ -62,6 +65,16 @@ class Readers:
             ) from None
         finally:
             free.put_nowait(reader)
+
+    def _free_readers(self) -> asyncio.LifoQueue[_Reader]:
+        """Those who have nothing to do, for the loop that runs."""
+        loop = asyncio.get_running_loop()
+        if self._free is None or self._loop is not loop:
+            self._loop, self._free = loop, asyncio.LifoQueue()
+            self._slow = asyncio.Semaphore(len(self._readers) - 1)
+            for reader in reversed(self._readers):
+                self._free.put_nowait(reader)
+        return self._free
 
     async def aclose(self) -> None:
         """Close the connections and end the threads; a question that is being answered ends early."""

@@ -157,7 +157,7 @@ class TraceStore:
         gives the next ones. After `time_limit` seconds it gives what it found so far.
         """
         deadline = time.monotonic() + time_limit
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: search.search(
                 connection, query, limit=limit, spans_per_set=spans_per_set, start=start, end=end,
                 before=before, deadline=deadline,
@@ -175,7 +175,7 @@ class TraceStore:
     ) -> ChosenSpans:
         """The newest spans that the query chose, at most `limit`."""
         deadline = time.monotonic() + time_limit
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: search.choose(
                 connection, query, start=start, end=end, limit=limit, deadline=deadline
             )
@@ -197,7 +197,7 @@ class TraceStore:
         both.
         """
         deadline = time.monotonic() + time_limit
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: brushed.difference(
                 connection, query, brush, start=start, end=end, limit=limit, deadline=deadline
             )
@@ -217,7 +217,7 @@ class TraceStore:
         A page is what is chosen of `size` rows, or less of large spans; it may be empty. One that takes
         more than `time_limit` seconds raises `QueryError`.
         """
-        rows = await self._readers.ask(lambda connection: pages.rows(connection, start, end))
+        rows = await self._readers.search(lambda connection: pages.rows(connection, start, end))
         once = pages.Once()
         position = rows.start
         while position < rows.stop:
@@ -240,7 +240,7 @@ class TraceStore:
         At most the `limit` newest of them.
         """
         deadline = time.monotonic() + 5.0
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: catalog.newest(connection, after, query, limit, deadline)
         )
 
@@ -251,7 +251,7 @@ class TraceStore:
         Spans are in the order of their start; in a trace of more than 100,000 only within each page, and
         pages are in the order of arrival. Raises QueryError for what is no trace id.
         """
-        return await self._readers.ask(lambda connection: traces.read(connection, trace_id, offset, limit))
+        return await self._readers.search(lambda connection: traces.read(connection, trace_id, offset, limit))
 
     async def ids(self, beginning: str, *, limit: int = 5) -> tuple[str, ...]:
         """Ids of traces that begin so, at most `limit`. Raises QueryError for what is no beginning of one."""
@@ -278,7 +278,7 @@ class TraceStore:
         limit: int = 1000,
     ) -> dict[str, tuple[str, ...]]:
         """The keys of attributes by scope, as they were among the newest spans."""
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: values.tags(connection, scope=scope, start=start, end=end, limit=limit)
         )
 
@@ -294,7 +294,7 @@ class TraceStore:
     ) -> tuple[Value, ...]:
         """The values that a field had among the spans that the query chose, the newest first."""
         deadline = time.monotonic() + time_limit
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: values.values(
                 connection, field, query, start=start, end=end, limit=limit, deadline=deadline
             )
@@ -314,7 +314,7 @@ class TraceStore:
         `step` in seconds, a multiple of 60: one row for each operation and step; None: one for the
         whole time. Spans that were let go are counted as long as their minute is kept.
         """
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: latency.latencies(
                 connection, service=service, name=name, start=start, end=end, step=step
             )
@@ -325,6 +325,6 @@ class TraceStore:
     ) -> tuple[Dependency, ...]:
         """Which service calls which, among the newest spans of that time."""
         deadline = time.monotonic() + time_limit
-        return await self._readers.ask(
+        return await self._readers.search(
             lambda connection: catalog.dependencies(connection, start, end, deadline)
         )

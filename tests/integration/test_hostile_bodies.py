@@ -195,7 +195,14 @@ async def test_packed_bytes_that_are_cut_off_anywhere_are_refused(attacked: Vict
         assert answer.status == 400, end
 
 
-@pytest.mark.parametrize("size", [MEBIBYTE, 65 * MEBIBYTE, 1024 * MEBIBYTE], ids=["1 MiB", "65 MiB", "1 GiB"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(MEBIBYTE, id="1 MiB"),
+        pytest.param(65 * MEBIBYTE, id="65 MiB"),
+        pytest.param(1024 * MEBIBYTE, id="1 GiB", marks=pytest.mark.slow),
+    ],
+)
 async def test_what_packs_very_much_is_unpacked_up_to_the_limit(attacked: Victim, size: int) -> None:
     packed = await asyncio.to_thread(bomb, size)
     twice = gzip.compress(packed)
@@ -216,6 +223,7 @@ async def test_what_packs_very_much_is_unpacked_up_to_the_limit(attacked: Victim
     assert elsewhere.status == 400
 
 
+@pytest.mark.slow
 async def test_spans_of_megabytes_come_a_few_at_a_time_and_all_of_them(attacked: Victim) -> None:
     text = "x" * 3_000_000
     for number in range(1, 25):
@@ -237,6 +245,7 @@ async def test_spans_of_megabytes_come_a_few_at_a_time_and_all_of_them(attacked:
     assert "24 spans" in jaeger.json["data"][0]["warnings"][0]
 
 
+@pytest.mark.slow
 async def test_what_stands_at_each_span_cannot_make_an_answer_of_any_size(attacked: Victim) -> None:
     # A scope of 200 kB over ten thousand spans: two gigabytes of Jaeger's JSON.
     spans = ",".join(f'{{"traceId":"{"d" * 32}","spanId":"{number:016x}"}}' for number in range(1, 10_000))
@@ -250,6 +259,7 @@ async def test_what_stands_at_each_span_cannot_make_an_answer_of_any_size(attack
     assert b"spans are left out" in answer.body[-1000:]
 
 
+@pytest.mark.slow
 async def test_names_that_are_another_one_each_time_make_no_answer_of_any_size(attacked: Victim) -> None:
     spans = [a_span("d" * 32, f"{n + 1:x}", f"GET /users/{n}", start=n, length=1) for n in range(12_000)]
     await attacked.store.send(request_of("gateway", spans), len(spans))

@@ -71,6 +71,7 @@ async def test_collectors_that_never_answer_share_the_time_there_is_to_end(tmp_p
             OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=spans,
             OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=metrics,
             MAPEK_EXPORT_SHUTDOWN="2",
+            MAPEK_STORE_ENABLED="false",
         )
 
     # One after the other they would take 4 s.

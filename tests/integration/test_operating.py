@@ -114,6 +114,7 @@ async def test_a_run_that_does_not_hear_its_terminal_goes_on(tmp_path: Path) -> 
     assert not [line for line in log if "stopping" in line["event"]]
 
 
+@pytest.mark.slow
 async def test_a_third_signal_ends_a_closing_that_lasts_too_long(tmp_path: Path) -> None:
     async with asyncio.timeout(LIMIT), black_hole() as nobody:
         process = await start(
@@ -162,5 +163,6 @@ async def test_a_run_says_where_its_spans_go_and_keeps_its_secrets(tmp_path: Pat
     (said,) = [line["event"] for line in log if line["event"].startswith("spans go to ")]
     assert code == 0
     assert said.startswith(f"spans go to {there.url} by OTLPSpanExporter (while it is away: {spool}/")
-    assert said.endswith(") and the console")
+    store = tmp_path / "mapek" / "traces.sqlite"
+    assert said.endswith(f") and the console and {store} by TraceStore")
     assert "hunter2" not in json.dumps(log)

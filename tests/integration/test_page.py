@@ -62,6 +62,7 @@ async def test_within_ten_seconds_cycles_move_and_a_fault_is_seen_healed_and_its
 
 
 @needs_browser
+@pytest.mark.slow
 async def test_a_cycle_is_opened_by_pointing_at_it_although_the_strips_move(
     mesh: str, tmp_path: Path
 ) -> None:
@@ -232,6 +233,7 @@ async def test_a_service_that_wants_a_token_is_seen_once_the_token_is_given(tmp_
 
 
 @needs_browser
+@pytest.mark.slow
 async def test_an_address_that_was_mistyped_leads_on_and_breaks_nothing(mesh: str, tmp_path: Path) -> None:
     async with seen(mesh, tmp_path) as look:
         for view in ("nonsense", "x%E0%A4%A", "phases?range=-1&op=nonsense"):
@@ -246,6 +248,7 @@ async def test_an_address_that_was_mistyped_leads_on_and_breaks_nothing(mesh: st
 
 
 @needs_browser
+@pytest.mark.slow
 async def test_without_javascript_the_page_says_what_else_there_is(mesh: str, tmp_path: Path) -> None:
     async with seen(mesh, tmp_path, java_script_enabled=False) as look:
         await look.open()

@@ -17,6 +17,8 @@ from tests.unit.store.filling import request, span
 from .browser import PHONE, Opened, browsing, until
 from .running import address_of, start
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from playwright.async_api import Page
 

@@ -21,7 +21,7 @@ from .browsing import Look, browser, looking, needs_browser, running
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 LIMIT = 60.0
 MARKUP = '<img src=x onerror="window.ran=1"><script>window.ran=2</script>'
@@ -134,14 +134,22 @@ async def has(look: Look, words: str) -> None:
     [
         (MARKUP, MARKUP, MARKUP, MARKUP),
         # Its strip is called so, because a node here has the name.
-        ("node-1", "plain", "others", "node-1 (others)"),
-        ("constructor", "plain", "far", "constructor"),
-        ("__proto__", "plain", "far", "__proto__"),
-        ("lists", [1, ["a", None]], "far", "lists"),
-        ("objects", {"constructor": {"a": None}, "type": "b", "props": {}}, "far", "objects"),
-        ("nothing", None, "far", "nothing"),
-        ("overridden", "a\u202egnp.exe\u0000\u001b[31m", "far", "overridden"),
-        ("long", "y" * 40_000, "far", "long"),
+        pytest.param("node-1", "plain", "others", "node-1 (others)"),
+        pytest.param("constructor", "plain", "far", "constructor"),
+        pytest.param("__proto__", "plain", "far", "__proto__"),
+        pytest.param("lists", [1, ["a", None]], "far", "lists"),
+        pytest.param(
+            "objects",
+            {"constructor": {"a": None}, "type": "b", "props": {}},
+            "far",
+            "objects",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("nothing", None, "far", "nothing"),
+        pytest.param(
+            "overridden", "a\u202egnp.exe\u0000\u001b[31m", "far", "overridden", marks=pytest.mark.slow
+        ),
+        pytest.param("long", "y" * 40_000, "far", "long"),
     ],
     ids=["markup", "our name", "constructor", "proto", "lists", "objects", "none", "signs", "long"],
 )

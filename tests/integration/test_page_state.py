@@ -136,7 +136,16 @@ async def test_a_cycle_that_is_told_twice_is_there_once_and_a_state_that_was_sho
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "hasOwnProperty"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__proto__",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("constructor", "toString", "hasOwnProperty")
+        ),
+    ],
+)
 async def test_a_node_may_be_called_as_it_likes(name: str) -> None:
     begun = state(cycles={name: [cycle(1, "a", node=name)]})
     begun["nodes"].append({**begun["nodes"][0], "id": name})
@@ -151,6 +160,7 @@ async def test_a_node_may_be_called_as_it_likes(name: str) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 async def test_a_fault_is_linked_to_the_first_cycle_that_dealt_with_its_target() -> None:
     other, target = "node-1~node-2", "node-1~node-3"
     batch = [

@@ -145,6 +145,7 @@ async def test_an_example_finds_cycles_and_the_address_says_what_was_asked(servi
     await service.browser.picture(page, "search-dark")
 
 
+@pytest.mark.slow
 async def test_suggestions_are_taken_with_the_keyboard(service: Service) -> None:
     now = time.time_ns()
     await service.send([span(0xA1, 1, 0, "teapot.boil", now, MILLISECOND, colour="blue")])
@@ -213,6 +214,7 @@ async def test_brushing_narrows_time_and_duration_and_escape_takes_the_bounds_aw
     assert not re.search("min=|from=", page.url)
 
 
+@pytest.mark.slow
 async def test_a_search_that_follows_finds_what_was_stored_since(service: Service) -> None:
     await service.send([span(0xC1, 1, 0, "followed.first", time.time_ns(), MILLISECOND)])
     page = await service.open(searching('name="followed.*"', follow="1"))
@@ -224,6 +226,7 @@ async def test_a_search_that_follows_finds_what_was_stored_since(service: Servic
     assert await shown(page) == ["followed.second", "followed.first"]
 
 
+@pytest.mark.slow
 async def test_nothing_found_offers_to_look_further(service: Service) -> None:
     old = time.time_ns() - 2 * 3600 * 10**9
     await service.send([span(0xD1, 1, 0, "old.one", old, MILLISECOND)])
@@ -305,6 +308,7 @@ async def test_the_waterfall_is_walked_with_the_keyboard(service: Service) -> No
     assert await page.title() != "1"
 
 
+@pytest.mark.slow
 async def test_a_trace_that_is_not_stored_yet_is_looked_for_again(service: Service) -> None:
     page = await service.open(f"trace/{0xF1:032x}")
     await page.get_by_text("looking again").wait_for()
@@ -315,6 +319,7 @@ async def test_a_trace_that_is_not_stored_yet_is_looked_for_again(service: Servi
     assert await page.locator(".t-row").count() == 1
 
 
+@pytest.mark.slow
 async def test_a_root_that_is_stored_later_is_put_above_its_spans(service: Service) -> None:
     now = time.time_ns()
     await service.send([span(0xF3, 2, 1, "parted.child", now, MILLISECOND)])
@@ -343,6 +348,7 @@ async def test_a_trace_is_saved_as_otlp(service: Service, tmp_path: Path) -> Non
     assert (one["traceId"], one["name"]) == (f"{0xF2:032x}", "saved.root")
 
 
+@pytest.mark.slow
 async def test_twenty_thousand_spans_scroll_and_only_what_is_seen_is_drawn(service: Service) -> None:
     now = time.time_ns() - 30 * 10**9
     many = 20_000
@@ -373,6 +379,7 @@ async def test_twenty_thousand_spans_scroll_and_only_what_is_seen_is_drawn(servi
     await service.browser.picture(page, "trace-many")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["search", "trace"])
 async def test_a_phone_shows_it_without_scrolling_sideways(service: Service, route: str) -> None:
     found = await service.found('{ name = "mape_k.cycle" && span.actions_executed > 0 }')

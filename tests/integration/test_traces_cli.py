@@ -90,6 +90,7 @@ async def test_a_query_that_cannot_be_read_is_pointed_at(path: Path, tmp_path: P
     assert caret == "       ^"
 
 
+@pytest.mark.slow
 async def test_nothing_found_says_what_was_looked_at(path: Path, tmp_path: Path) -> None:
     code, output, _ = await mapek("search", "node_id=nobody", "--store", str(path), folder=tmp_path)
     assert code == 2
@@ -142,7 +143,7 @@ async def test_stats_count_each_operation(path: Path, tmp_path: Path) -> None:
     assert "9 spans" in output.splitlines()[0]
 
 
-@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ends", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 async def test_tail_follows_what_another_process_writes(tmp_path: Path, ends: signal.Signals) -> None:
     path = tmp_path / "traces.sqlite"
     async with asyncio.timeout(LIMIT), TraceStore(path) as store:

@@ -190,6 +190,7 @@ async def test_without_pyarrow_it_is_said_how_to_get_it(path: Path, tmp_path: Pa
     assert b"pip install 'mapek-runtime[parquet]', or name a file that ends in .jsonl" in errors
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_there_is_replaced_only_by_a_whole_one(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "spans.jsonl"
     file.write_text("before\n")

@@ -196,7 +196,7 @@ def seen(traces: tuple[FoundTrace, ...]) -> list[tuple[str, list[tuple[list[str]
     ]
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(arrivals(), queries, moments, moments)
 def test_a_search_finds_what_the_query_means(
     arrived: list[Sent], query: Query, start: int | None, end: int | None
@@ -232,7 +232,7 @@ def test_pages_are_the_whole_in_pieces(arrived: list[Sent], query: Query, limit:
     assert tuple(pages) == whole.traces
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(arrivals(), queries, moments, moments)
 def test_the_spans_that_are_chosen_are_those_of_the_traces_newest_first(
     arrived: list[Sent], query: Query, start: int | None, end: int | None
@@ -290,7 +290,7 @@ def test_a_value_matches_as_the_oracle_says(compare: Compare, value: Any) -> Non
     assert matcher(one)(find(made, "x")) is holds(one, Sent(Span(attributes=made), Resource()), {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(arrivals(), st.lists(comparisons(), min_size=15, max_size=15))
 def test_every_comparison_chooses_the_spans_of_which_it_holds(
     arrived: list[Sent], asked: list[Compare]

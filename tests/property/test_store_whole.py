@@ -86,7 +86,7 @@ def origins(made: ExportTraceServiceRequest | TracesData) -> dict[bytes, dict[by
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(requests(), max_size=3))
 def test_every_trace_comes_back_as_it_was_sent(sent: list[ExportTraceServiceRequest]) -> None:
     together = ExportTraceServiceRequest()

@@ -77,6 +77,42 @@ async def test_the_model_that_fails_is_found(store: TraceStore) -> None:
     assert (first.values[0].selected, first.values[0].rest) == (25, 0)
 
 
+async def test_attributes_that_come_with_a_name_are_not_told_beside_it(store: TraceStore) -> None:
+    # Of another operation, all of them slow, and slower on one shard: what its spans have says nothing more.
+    others = [
+        span(
+            1000 + number, 1, name="write", start=NOW + number * SECOND,
+            duration=(300 if number % 4 else 400) * MS,
+            attributes={"table": "spans", "rows": number * 31 % 97, "shard": "b" if number % 4 else "a"},
+        )
+        for number in range(200)
+    ]  # fmt: skip
+    await store.send(request(*others), len(others))
+
+    slow = await store.difference(parse("{ }"), Brush(shortest=250 * MS))
+    slowest = await store.difference(parse("{ }"), Brush(shortest=350 * MS))
+
+    assert named(slow.fields)[:2] == ["name", "resource.host.name"]
+    assert [name for name in named(slow.fields) if name.startswith("span.")] == []
+    assert [name for name in named(slowest.fields) if name.startswith("span.")] == ["span.shard"]
+    assert slowest.fields[0].field == "span.shard"
+
+
+async def test_a_small_count_on_short_spans_does_not_tell_their_duration(store: TraceStore) -> None:
+    short = [
+        span(
+            2000 + number, 1, name="tick", start=NOW + number * SECOND,
+            duration=(90 if number % 5 else 20) * 1000, attributes={"found": int(number % 5 > 0)},
+        )
+        for number in range(200)
+    ]  # fmt: skip
+    await store.send(request(*short), len(short))
+
+    found = await store.difference(parse('name = "tick"'), Brush(shortest=50_000))
+
+    assert named(found.fields) == ["span.found"]
+
+
 async def test_a_brush_over_everything_leaves_nothing_to_compare_with(store: TraceStore) -> None:
     found = await store.difference(parse("{ }"), Brush(start=NOW, shortest=0))
 

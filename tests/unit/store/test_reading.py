@@ -92,3 +92,19 @@ def without_end(begun: asyncio.Event) -> Callable[[sqlite3.Connection], int]:
         return sum(1 for _ in cursor)
 
     return ask
+
+
+async def test_a_quick_question_does_not_wait_for_slow_ones(tmp_path: Path) -> None:
+    await asyncio.to_thread(write, tmp_path / "traces.sqlite", "old")
+    readers = Readers(tmp_path / "traces.sqlite")
+    ends = threading.Event()
+    try:
+        slow = [asyncio.create_task(readers.search(lambda _: ends.wait(30))) for _ in range(5)]
+        async with asyncio.timeout(10):
+            assert await readers.ask(lambda connection: connection.execute("SELECT 7").fetchone()) == (7,)
+        assert not any(each.done() for each in slow)
+        ends.set()
+        assert await asyncio.gather(*slow) == [True] * 5
+    finally:
+        ends.set()
+        await readers.aclose()
