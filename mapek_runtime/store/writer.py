@@ -48,6 +48,7 @@ class Writer:
         self._sources: dict[Source, tuple[int, str]] = {}
         self._part: list[int] | None = None
         """First and last row of the part that still grows, and its earliest and latest start."""
+        self._part_is_saved = True
         self._version = -1
         """Another one when another connection has written; what is remembered may have gone."""
 
@@ -64,6 +65,7 @@ class Writer:
             minutes = Minutes()
             written = [self._request(payload, minutes) for payload in payloads]
             minutes.save(self._connection)
+            self._save_part()
             execute("COMMIT")
         except BaseException:
             self.forget()
@@ -93,6 +95,8 @@ class Writer:
         written = Written()
         own = Minutes()
         execute = self._connection.execute
+        # What came before is to stay when this request cannot be read.
+        self._save_part()
         execute("SAVEPOINT request")
         try:
             for source, rows, refused in decode(payload):
@@ -140,8 +144,14 @@ class Writer:
         if part is not None and part[1] == first - 1 and last - part[0] < _PART:
             part[1:] = last, min(part[2], earliest), max(part[3], latest)
         else:
-            part = self._part = [first, last, earliest, latest]
-        self._connection.execute("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", part)
+            self._save_part()
+            self._part = [first, last, earliest, latest]
+        self._part_is_saved = False
+
+    def _save_part(self) -> None:
+        if self._part is not None and not self._part_is_saved:
+            self._connection.execute("INSERT OR REPLACE INTO part VALUES (?, ?, ?, ?)", self._part)
+            self._part_is_saved = True
 
     def _operation(self, service: str, name: str, kind: int) -> int:
         if len(self._operations) >= _KNOWN:

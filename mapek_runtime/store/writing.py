@@ -91,8 +91,7 @@ class Writing:
         with self._lock:
             self._waiting.append(request)
         try:
-            # Its turn may have come in a call before this one; then this call finds nothing to do.
-            await self._worker.call(self._write)
+            await self._worker.call(lambda: self._write(request))
         finally:
             # Whoever gave up waiting tries again or says that it is lost: it is not to be there as well.
             self._withdraw(request)
@@ -138,9 +137,12 @@ class Writing:
             self._tell(self._file)
         return self._file
 
-    def _write(self) -> None:
-        with self._turns:
-            self._write_next()
+    def _write(self, request: _Request) -> None:
+        # Its turn may have come in a call before this one. To write what came since would keep whoever
+        # sent it waiting for others, and those would come one by one.
+        if request.outcome is _GIVEN_UP:
+            with self._turns:
+                self._write_next()
 
     def _write_next(self) -> None:
         requests = self._next()
