@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -196,7 +197,8 @@ async def test_who_accepts_protobuf_gets_the_bare_trace_of_tempo(api: Served) ->
         ({"end": str(BASE // 1000 + 5_000_000)}, [PROPOSAL]),
         ({"operation": "mape_k.monitor", "tags": '{"node_id":"node-1"}', "minDuration": "10ms"}, [CYCLE]),
     ],
-    ids=str,
+    # Numbered: moments are in what is asked, and the names of tests must be the same in every process.
+    ids=map(str, itertools.count()),
 )
 async def test_a_search_finds_what_its_parameters_say(
     api: Served, parameters: dict[str, str], traces: list[str]

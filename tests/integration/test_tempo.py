@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
@@ -184,7 +185,8 @@ async def test_a_search_that_finds_nothing_is_an_empty_list(api: Served) -> None
         ({"minDuration": "50ms"}, [CYCLE]),
         ({"tags": "success=false", "maxDuration": "50ms"}, [PROPOSAL]),
     ],
-    ids=str,
+    # Numbered: moments are in what is asked, and the names of tests must be the same in every process.
+    ids=map(str, itertools.count()),
 )
 async def test_a_search_finds_what_its_parameters_say(
     api: Served, parameters: dict[str, str], traces: list[str]
