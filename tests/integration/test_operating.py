@@ -132,7 +132,13 @@ async def test_a_third_signal_ends_a_closing_that_lasts_too_long(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "closed", [(2,), (1,), (1, 2), (0, 1, 2)], ids=["error", "output", "output and error", "all"]
+    "closed",
+    [
+        pytest.param((2,), id="error", marks=pytest.mark.slow),
+        pytest.param((1,), id="output", marks=pytest.mark.slow),
+        pytest.param((1, 2), id="output and error", marks=pytest.mark.slow),
+        pytest.param((0, 1, 2), id="all"),
+    ],
 )
 async def test_without_its_standard_streams_a_run_does_its_work(
     closed: tuple[int, ...], tmp_path: Path

@@ -87,6 +87,7 @@ async def test_a_cycle_is_opened_by_pointing_at_it_although_the_strips_move(
 
 
 @needs_browser
+@pytest.mark.slow
 async def test_the_keyboard_alone_pauses_walks_among_cycles_opens_one_and_shows_the_keys(
     mesh: str,
     tmp_path: Path,

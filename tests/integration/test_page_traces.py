@@ -172,6 +172,7 @@ async def test_suggestions_are_taken_with_the_keyboard(service: Service) -> None
     assert await shown(page) == ["teapot.boil"]
 
 
+@pytest.mark.slow
 async def test_what_is_wrong_is_shown_under_its_column(service: Service) -> None:
     query = '{ name = "a" && duration >= blue }'
     page = await service.open(searching(query))
@@ -271,6 +272,7 @@ async def test_a_cycle_tells_why_it_decided_so(service: Service) -> None:
     await page.locator("h1", has_text=f"Cycle {root['cycle']} of").wait_for()
 
 
+@pytest.mark.slow
 async def test_the_waterfall_is_walked_with_the_keyboard(service: Service) -> None:
     now = time.time_ns()
     inside = span(0xE1, 3, 2, HOSTILE, now + MILLISECOND, MILLISECOND, needle=HOSTILE)

@@ -143,6 +143,7 @@ async def until_there(server: Prometheus, query: str) -> list[float]:
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.slow
 async def test_a_prometheus_finds_every_metric_and_the_traces_behind_them(tmp_path: Path) -> None:
     async with (
         asyncio.timeout(LIMIT),

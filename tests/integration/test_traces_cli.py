@@ -71,6 +71,7 @@ async def test_search_lists_the_newest_first(path: Path, tmp_path: Path) -> None
     assert "3 (1 failed)" in lines[1]
 
 
+@pytest.mark.slow
 async def test_search_writes_objects_for_programs(path: Path, tmp_path: Path) -> None:
     code, output, _ = await mapek(
         "search", "{ status = error }", "--json", "--since", "1h", "--store", str(path), folder=tmp_path
@@ -100,6 +101,7 @@ async def test_nothing_found_says_what_was_looked_at(path: Path, tmp_path: Path)
     assert "mapek traces stats" in output
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
     code, _, errors = await mapek("stats", folder=tmp_path)
     assert code == 1
@@ -132,6 +134,7 @@ async def test_show_takes_the_beginning_of_an_id(path: Path, tmp_path: Path) -> 
     assert "hexadecimal" in errors
 
 
+@pytest.mark.slow
 async def test_stats_count_each_operation(path: Path, tmp_path: Path) -> None:
     code, output, _ = await mapek("stats", "--json", "--store", str(path), folder=tmp_path)
     found = json.loads(output)

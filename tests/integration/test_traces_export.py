@@ -133,6 +133,7 @@ async def test_lines_of_otlp_are_what_any_store_takes_again(path: Path, tmp_path
     assert everything().events[0].SerializeToString() in stored.data
 
 
+@pytest.mark.slow
 async def test_a_query_and_a_time_choose_what_is_written(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "some.jsonl"
     since = datetime.fromtimestamp(NOW // SECOND + 101, UTC).isoformat()
@@ -153,6 +154,7 @@ async def test_a_query_and_a_time_choose_what_is_written(path: Path, tmp_path: P
     assert starts == [NOW + second * SECOND for second in range(101, 2101)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "query", "code", "words"),
     [
