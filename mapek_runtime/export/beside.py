@@ -10,15 +10,16 @@ are put back by whoever is the last to be done.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["after_fork", "beside_the_loop"]
+__all__ = ["beside_the_loop"]
 
-_TURN = 0.0005
+_TURN = 0.0001
 """Seconds after which the thread lets the event loop go on, if that waits for it."""
 _REST = 10.0
 """Seconds for which the collector rests at most while one computation follows the other: garbage in
@@ -75,6 +76,9 @@ class _Beside:
 
 
 _beside = _Beside()
+if hasattr(os, "register_at_fork"):
+    # A child has inherited what its parent had set, and none of the threads that would put it back.
+    os.register_at_fork(after_in_child=_beside.after_fork)
 
 
 @contextmanager
@@ -85,8 +89,3 @@ def beside_the_loop() -> Iterator[None]:
         yield
     finally:
         _beside.end(forks)
-
-
-def after_fork() -> None:
-    """Call it in a child process: it has inherited what its parent had set."""
-    _beside.after_fork()

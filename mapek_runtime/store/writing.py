@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mapek_runtime.errors import StoreError
+from mapek_runtime.export.beside import beside_the_loop
 from mapek_runtime.export.worker import Worker
 
 from .journal import Journal
@@ -141,7 +142,7 @@ class Writing:
         # Its turn may have come in a call before this one. To write what came since would keep whoever
         # sent it waiting for others, and those would come one by one.
         if request.outcome is _GIVEN_UP:
-            with self._turns:
+            with self._turns, beside_the_loop():
                 self._write_next()
 
     def _write_next(self) -> None:
