@@ -15,6 +15,7 @@ MapekError
 ├── KnowledgeError              knowledge could not be kept on disk; it is still in memory
 ├── QueryError                  a query cannot be read
 ├── StoreError                  the trace store cannot be opened, read or written
+├── NoConsensus                 no majority of the nodes answered in time
 ├── EngineUnavailable           an engine lacks a right, a program or a kernel feature
 └── ExportError                 never leaves the batch task
     ├── EncodeError             a span could not be encoded
@@ -37,6 +38,7 @@ __all__ = [
     "ExportError",
     "KnowledgeError",
     "MapekError",
+    "NoConsensus",
     "PhaseError",
     "PhaseFailed",
     "PhaseTimeout",
@@ -142,6 +144,13 @@ class QueryError(MapekError):
 
 class StoreError(MapekError):
     """The trace store cannot be opened, read or written: the path, what failed, what would be right."""
+
+
+class NoConsensus(MapekError):
+    """No majority of the nodes answered in time.
+
+    What was asked for may have been agreed upon all the same, or may be later; to ask again is safe.
+    """
 
 
 class EngineUnavailable(MapekError):

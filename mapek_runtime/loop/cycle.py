@@ -17,6 +17,8 @@ from mapek_runtime.config import LoopSettings
 from mapek_runtime.errors import KnowledgeError, PhaseFailed
 
 from . import explain, spans
+from .agreement import Agreement, nobody_agrees
+from .domain import Consensus
 from .executor import Executor
 from .guard import GuardRails
 from .knowledge import Knowledge
@@ -50,6 +52,7 @@ class CycleRunner:
         knowledge: Knowledge,
         halted: Callable[[], str | None] | None,
         metrics: LoopMetrics | None = None,
+        consensus: Callable[[], Consensus | None] = nobody_agrees,
     ) -> None:
         self.node_id = node_id
         self.count = 0
@@ -67,7 +70,8 @@ class CycleRunner:
         self._begun = ""
         self._metrics = metrics or loop_metrics()
         self._measured: Measuring | None = None
-        self._executor = Executor(registry, self._rails, self._repairs)
+        self._agreement = Agreement(node_id, consensus)
+        self._executor = Executor(registry, self._rails, self._repairs, self._agreement)
         s, delay = settings, settings.retry_delay
         self._phases = {
             "monitor": Phase(name="monitor", limit=s.monitor_limit, retries=s.monitor_retries, delay=delay),
@@ -220,6 +224,7 @@ class CycleRunner:
             pending=self._repairs.targets,
             halted=halted,
             domain=self._registry.guards,
+            agree=self._agreement.refusal,
         )
         cycle.actions = admitted
         cycle.rejections = (*rejected, *refused)

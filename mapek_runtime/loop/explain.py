@@ -5,7 +5,8 @@
 * `mape_k.plan`: `option.chosen` with `action`, `target`, `reason`, `problem`, the action's parameters, and
   the experience it rests on, where there is any (`success_rate`, `repair_seconds`); `option.rejected` with
   `action`, `target`, `rule`, `reason`
-* `mape_k.execute`: `action` with `action`, `target`, `success`, `changed`, `error`, `duration_ms`
+* `mape_k.execute`: `action` with `action`, `target`, `success`, `changed`, `error`, `duration_ms`, and
+  `option.rejected` for what the other nodes did not agree to
 * `mape_k.knowledge`: `insight` with `insight`, `target`, `value`, `message`; the span links to the action's
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from opentelemetry.trace import format_span_id
 
-from .model import Action, Cycle, Finding, Insight, Outcome
+from .model import Action, Cycle, Finding, Insight, Outcome, Rejection
 from .repair import Repair
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "not_repaired",
     "outcomes",
     "plan",
+    "rejections",
     "verified",
     "why_failed",
 ]
@@ -71,7 +73,14 @@ def plan(span: Any, cycle: Cycle) -> None:
         if seconds is not None:
             attributes["repair_seconds"] = seconds
         span.add_event("option.chosen", attributes)
-    for rejection in cycle.rejections:
+    rejections(span, cycle.rejections)
+    if cycle.dry_run:
+        span.set_attribute("dry_run", True)
+
+
+def rejections(span: Any, made: Iterable[Rejection]) -> None:
+    """What was not done, with the rule that spoke against it."""
+    for rejection in made:
         span.add_event(
             "option.rejected",
             {
@@ -81,8 +90,6 @@ def plan(span: Any, cycle: Cycle) -> None:
                 "reason": rejection.reason,
             },
         )
-    if cycle.dry_run:
-        span.set_attribute("dry_run", True)
 
 
 def outcomes(span: Any, done: Iterable[Outcome]) -> None:

@@ -56,11 +56,12 @@ class GuardRails:
         pending: Collection[str],
         halted: str | None = None,
         domain: Sequence[tuple[str, DomainGuard]] = (),
+        agree: Callable[[Action], tuple[str, str] | None] = lambda _action: None,
     ) -> tuple[list[Action], list[Rejection]]:
         """Split planned actions into those that may be carried out and those that may not.
 
         `pending` are the targets whose last action is not yet verified, `halted` the reason when an
-        operator has halted the loop.
+        operator has halted the loop; `agree` says what speaks against an action on other nodes' part.
         """
         admitted: list[Action] = []
         refused: list[Rejection] = []
@@ -68,7 +69,7 @@ class GuardRails:
         for action in actions:
             verdict = self._judge(action, admitted, now, pending, halted, known)
             if verdict is None:
-                verdict = _ask_domains(domain, cycle, action)
+                verdict = agree(action) or _ask_domains(domain, cycle, action)
             if verdict is None:
                 admitted.append(action)
             else:

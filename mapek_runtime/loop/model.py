@@ -78,9 +78,9 @@ class Finding:
 class Action:
     """What Plan wants done to `target`.
 
-    `inverse` names the action that undoes this one, where there is one. `needs_consensus` actions
-    run only where the nodes have agreed. `restorative` actions (undrain, undo) give back what an
-    earlier action took away: they do not count against the share of the fleet.
+    `inverse` names the action that undoes this one, where there is one. `restorative` actions
+    (undrain, undo) give back what an earlier action took away: they do not count against the share of
+    the fleet.
     """
 
     name: str
@@ -92,6 +92,10 @@ class Action:
     verify_within: float = 5.0
     """Seconds after which an action whose finding persists counts as failed."""
     needs_consensus: bool = False
+    """Only the leader of the nodes carries it out, and once: also when the leader is lost meanwhile."""
+    exclusive: bool = False
+    """One node at a time carries it out, whichever asked first. Where the nodes cannot agree in time it
+    is carried out all the same: for what does less harm done twice than not at all."""
     restorative: bool = False
 
 

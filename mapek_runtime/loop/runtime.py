@@ -18,7 +18,9 @@ from opentelemetry.metrics import MeterProvider
 from mapek_runtime.config import LoopSettings
 from mapek_runtime.errors import ConfigError, KnowledgeError
 
+from .agreement import nobody_agrees
 from .cycle import CycleRunner
+from .domain import Consensus
 from .knowledge import Knowledge
 from .metrics import loop_metrics
 from .model import Cycle, Trigger
@@ -52,7 +54,8 @@ class Runtime:
     Settings may be given as `LoopSettings`, as keywords of it, or as both (keywords win). Leaving
     the block finishes the running cycle, then writes Knowledge. `on_cycle` is called with each
     cycle that ended; what it raises is logged, not propagated. The loop's metrics go to
-    `meter_provider`, else to OpenTelemetry's global one.
+    `meter_provider`, else to OpenTelemetry's global one. `consensus` finds who is asked before an action
+    that the nodes must agree on.
 
     Raises `PluginContractError` or `PluginConflict` for a plugin that cannot be used, and
     `ConfigError` for a setting that cannot be.
@@ -67,6 +70,7 @@ class Runtime:
         halt_file: Path | None = None,
         on_cycle: Callable[[Cycle], None] | None = None,
         meter_provider: MeterProvider | None = None,
+        consensus: Callable[[], Consensus | None] = nobody_agrees,
         **changes: Any,
     ) -> None:
         self.node_id = node_id
@@ -83,6 +87,7 @@ class Runtime:
             self.knowledge,
             self.halted if halt_file is not None else None,
             self._metrics,
+            consensus,
         )
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[None] | None = None

@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
@@ -20,11 +21,12 @@ import structlog
 from mapek_runtime.errors import EngineUnavailable
 from mapek_runtime.export.account import Statistics
 from mapek_runtime.loop import (
+    Consensus,
     Cycle,
     DomainContext,
-    DomainSession,
     FaultInjector,
     FaultReport,
+    FollowsNodes,
     Knowledge,
     RuntimeStatistics,
     Topology,
@@ -33,6 +35,7 @@ from mapek_runtime.loop.knowledge_sqlite import SqliteStore
 from mapek_runtime.trace.watching.lag import LoopLag
 
 from .chaos import run_chaos
+from .detection import Detection
 from .exporters import describe_exporters
 from .listening import Listening, listening
 from .metrics import METER, Metering, TraceCounter, open_metrics
@@ -40,6 +43,7 @@ from .nodes import NodeLoops, watching
 from .output import Output
 from .prepare import Prepared
 from .serving import Shown, serving, store_obstacle
+from .sessions import Sessions
 from .state import halt_file, knowledge_file
 from .stop import Stop
 from .store_metrics import observe_store
@@ -68,17 +72,20 @@ class Run:
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
-        self.sessions: dict[str, DomainSession] = {}
+        self.sessions = Sessions()
         self.loops = NodeLoops(
             settings=prepared.settings.loop,
             plugins=self._plugins_of,
             knowledge=self._knowledge_of,
             halt_file=halt_file(prepared.state),
             on_cycle=self._on_cycle,
+            consensus=lambda: self.sessions.find(Consensus),
+            followers=lambda: self.sessions.all(FollowsNodes),
         )
         self._folder: Path | None = None
         self._output: Output | None = None
         self._reports: Sequence[FaultReport] = ()
+        self._detection = Detection(time.monotonic)
         self._lag = LoopLag()
         self._started = 0.0
         self._closing_since: float | None = None
@@ -146,6 +153,7 @@ class Run:
                 seconds=seconds,
                 nodes=self.loops.statistics(),
                 reports=self._reports,
+                detection=self._detection.seconds,
                 spans=tracing.statistics(),
                 loop_lag_ms=self._lag.milliseconds(),
                 loop_blockers=self._lag.blockers(),
@@ -159,11 +167,15 @@ class Run:
 
     def injectors(self) -> Sequence[FaultInjector]:
         """The domains that can make faults."""
-        return [session for session in self.sessions.values() if isinstance(session, FaultInjector)]
+        return self.sessions.all(FaultInjector)
 
     def topologies(self) -> Sequence[Topology]:
         """The domains that know who is connected to whom."""
-        return [session for session in self.sessions.values() if isinstance(session, Topology)]
+        return self.sessions.all(Topology)
+
+    def leader(self) -> str:
+        """The node that leads, as most nodes of this process know; empty while none does."""
+        return self.sessions.leader(self.prepared.nodes)
 
     def statistics(self) -> Mapping[str, RuntimeStatistics]:
         """The counts of each node's loop."""
@@ -260,9 +272,10 @@ class Run:
                 heal=settings.run.heal,
                 emit=self._emit,
                 trigger=self.loops.trigger,
+                find=self.sessions.find,
             )
             section = self.prepared.configuration.sections[domain.name]
-            self.sessions[domain.name] = await stack.enter_async_context(domain.open(section, context))
+            self.sessions.add(await stack.enter_async_context(domain.open(section, context)))
         injectors = self.injectors()
         if settings.run.chaos and not injectors:
             names = ", ".join(domain.name for domain in self.prepared.domains) or "none"
@@ -319,16 +332,14 @@ class Run:
             stopping.result()
 
     def _plugins_of(self, node_id: str) -> Sequence[object]:
-        plugins: list[object] = []
-        for session in self.sessions.values():
-            plugins.extend(session.plugins(node_id))
-        plugins.extend(self.prepared.make_plugins())
+        plugins = [*self.sessions.plugins(node_id), *self.prepared.make_plugins()]
         return plugins if self.prepared.settings.run.heal else watching(plugins)
 
     def _knowledge_of(self, node_id: str) -> Knowledge:
         return Knowledge(None if self._folder is None else SqliteStore(knowledge_file(self._folder, node_id)))
 
     def _on_cycle(self, cycle: Cycle) -> None:
+        self._detection.found(cycle.findings)
         if self._feed is not None:
             self._feed.cycle(cycle)
         about_actions = [insight for insight in cycle.insights if insight.link is not None]
@@ -352,6 +363,7 @@ class Run:
         self._emit("cycle", fields)
 
     def _emit(self, name: str, fields: Mapping[str, Any]) -> None:
+        self._detection.event(name, fields)
         if self._output is not None:
             self._output.event(name, fields)
         if self._feed is not None:

@@ -62,6 +62,9 @@ class Watched(Protocol):
     def injectors(self) -> Sequence[FaultInjector]:
         """The domains that can make faults."""
 
+    def leader(self) -> str:
+        """The node that leads; empty while none does."""
+
     def loop_lag_ms(self) -> Mapping[str, float]:
         """How late the event loop was: median, p99 and max."""
 
@@ -270,7 +273,7 @@ class Feed:
 
     def _look(self) -> Mesh:
         topologies = self._run.topologies()
-        nodes = show_nodes(self._facts.nodes, topologies, self._run.statistics())
+        nodes = show_nodes(self._facts.nodes, topologies, self._run.statistics(), self._run.leader())
         now = time.monotonic()
         strangers = tuple(
             NodeShown(

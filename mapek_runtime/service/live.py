@@ -50,6 +50,9 @@ class Watched(Protocol):
     def statistics(self) -> Mapping[str, RuntimeStatistics]:
         """The counts of each node's loop."""
 
+    def leader(self) -> str:
+        """The node that leads; empty while none does."""
+
     def loop_lag_ms(self) -> Mapping[str, float]:
         """How late the event loop was: median, p99 and max."""
 
@@ -66,6 +69,7 @@ class Picture:
     routes: Mapping[tuple[str, str], tuple[str, ...]]
     reports: tuple[FaultReport, ...] = ()
     events: tuple[str, ...] = ()
+    leader: str = ""
     lag_ms: float = 0.0
 
 
@@ -137,6 +141,7 @@ def look(watched: Watched, title: str, events: tuple[str, ...]) -> Picture:
         routes=routes,
         reports=tuple(injector.report() for injector in watched.injectors()),
         events=events,
+        leader=watched.leader(),
         lag_ms=watched.loop_lag_ms()["p99"],
     )
 
@@ -145,7 +150,9 @@ def draw(picture: Picture) -> RenderableType:
     """The picture as a terminal shows it."""
     parts: list[RenderableType] = [_headline(picture)]
     columns = Table.grid(padding=(0, 2))
-    columns.add_row(_links(picture.links), Group(_nodes(picture.nodes), _routes(picture.routes)))
+    columns.add_row(
+        _links(picture.links), Group(_nodes(picture.nodes, picture.leader), _routes(picture.routes))
+    )
     parts.append(columns)
     parts.append(
         Panel(Text("\n".join(picture.events) or "nothing yet"), title="what happened", title_align="left")
@@ -188,12 +195,14 @@ def _links(links: tuple[LinkView, ...]) -> Table:
     return table
 
 
-def _nodes(nodes: Mapping[str, tuple[bool, RuntimeStatistics]]) -> Table:
+def _nodes(nodes: Mapping[str, tuple[bool, RuntimeStatistics]], leader: str) -> Table:
     table = Table("node", "", "cycles", "failed", "actions", "refused", title="loops", title_justify="left")
     for name, (alive, statistics) in nodes.items():
         table.add_row(
             name,
-            Text("runs", style="green") if alive else Text("crashed", style="red"),
+            Text("leads" if name == leader else "runs", style="green")
+            if alive
+            else Text("crashed", style="red"),
             str(statistics.cycles),
             str(statistics.failed),
             str(statistics.actions),

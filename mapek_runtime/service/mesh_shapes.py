@@ -14,7 +14,10 @@ __all__ = ["alike", "show_links", "show_nodes", "show_report"]
 
 
 def show_nodes(
-    own: Sequence[str], topologies: Sequence[Topology], counts: Mapping[str, RuntimeStatistics]
+    own: Sequence[str],
+    topologies: Sequence[Topology],
+    counts: Mapping[str, RuntimeStatistics],
+    leader: str = "",
 ) -> tuple[NodeShown, ...]:
     """Every node of this process and those that its domains know of, in order."""
     alive = dict.fromkeys(own, True)
@@ -24,12 +27,13 @@ def show_nodes(
     for node in sorted(alive, key=_natural):
         count = counts.get(node)
         if count is None:
-            shown.append(NodeShown(id=node, alive=alive[node]))
+            shown.append(NodeShown(id=node, alive=alive[node], leads=node == leader))
             continue
         shown.append(
             NodeShown(
                 id=node,
                 alive=alive[node],
+                leads=node == leader,
                 cycles=count.cycles,
                 failed=count.failed,
                 actions=count.actions,
@@ -83,7 +87,7 @@ def alike(before: Mesh, after: Mesh) -> bool:
 
 
 def _node(node: NodeShown) -> tuple[object, ...]:
-    return node.id, node.alive, node.actions, node.failed
+    return node.id, node.alive, node.leads, node.actions, node.failed
 
 
 def _link(link: LinkShown) -> tuple[object, ...]:

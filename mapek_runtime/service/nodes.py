@@ -12,7 +12,7 @@ from opentelemetry.metrics import MeterProvider
 
 from mapek_runtime.config import LoopSettings
 from mapek_runtime.errors import MapekError
-from mapek_runtime.loop import Cycle, Knowledge, Runtime, RuntimeStatistics
+from mapek_runtime.loop import Consensus, Cycle, FollowsNodes, Knowledge, Runtime, RuntimeStatistics
 
 __all__ = ["NodeLoops", "watching"]
 
@@ -38,12 +38,16 @@ class NodeLoops:
         knowledge: Callable[[str], Knowledge],
         halt_file: Path | None = None,
         on_cycle: Callable[[Cycle], None] | None = None,
+        consensus: Callable[[], Consensus | None] = lambda: None,
+        followers: Callable[[], Sequence[FollowsNodes]] = tuple,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
         self._knowledge = knowledge
         self._halt_file = halt_file
         self._on_cycle = on_cycle
+        self._consensus = consensus
+        self._followers = followers
         self.meter_provider: MeterProvider | None = None
         """Where the metrics of loops that start from now on go; None: to the global one."""
         self._running: dict[str, Runtime] = {}
@@ -64,6 +68,8 @@ class NodeLoops:
 
     async def crashed(self, node_id: str) -> None:
         """The node is gone at once: its loop ends without a farewell."""
+        for follower in self._followers():
+            follower.crashed(node_id)
         runtime = self._running.get(node_id)
         if runtime is not None:
             await runtime.cancel()
@@ -73,6 +79,8 @@ class NodeLoops:
         """The node is back: its loop starts again."""
         if self._ending or node_id in self._running:
             return
+        for follower in self._followers():
+            follower.restarted(node_id)
         try:
             await self._start(node_id)
             self._lost.discard(node_id)
@@ -136,6 +144,7 @@ class NodeLoops:
             halt_file=self._halt_file,
             on_cycle=self._on_cycle,
             meter_provider=self.meter_provider,
+            consensus=self._consensus,
         )
         self._running[node_id] = runtime
         try:

@@ -113,16 +113,29 @@ def _injected(fields: Mapping[str, Any]) -> str:
     return f"fault: {fields['kind']} on {fields['target']}{lasts}{by}"
 
 
+def _learned(fields: Mapping[str, Any]) -> str:
+    refused = fields.get("refused")
+    without = f", {refused} refused" if refused else ""
+    return (
+        f"round {fields['round']} learned from {fields['clients']} nodes{without}: loss {fields['loss']:.3g}"
+    )
+
+
 _EVENTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "action.wrong": lambda f: f"no fault called for it: {f['node']} did {f['action']} {f['target']}",
     "fault.cleared": lambda f: f"fault cleared: {f['kind']} on {f['target']}",
     "fault.healed": lambda f: f"healed after {f['repair_ms']:.0f} ms: {f['kind']} on {f['target']}",
     "fault.injected": _injected,
     "halted": lambda f: f"the loops are halted: {f['reason']}",
+    "knowledge.merged": lambda f: f"{f['node']} learned {f['changes']} things from {f['from']}",
+    "leader.elected": lambda f: f"{f['node']} leads, in term {f['term']}",
+    "leader.lost": lambda f: f"{f['node']} leads no more (term {f['term']})",
     "link.drained": lambda f: f"{f['node']} drained {f['target']}",
     "link.undrained": lambda f: f"{f['node']} uses {f['target']} again",
     "listening": lambda f: f"serving on {f['address']}",
     "node.restarted": lambda f: f"{f['node']} restarted {f['target']}",
+    "raft.off": lambda f: f"no consensus: {f['reason']}",
     "resumed": lambda _: "the loops may act again",
+    "round.finished": _learned,
     "started": lambda f: f"started: {', '.join(f['nodes'])}",
 }

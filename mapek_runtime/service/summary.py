@@ -32,12 +32,15 @@ class Summary:
     reports: Sequence[FaultReport]
     spans: Statistics
     loop_lag_ms: Mapping[str, float]
+    detection: Sequence[float] = ()
+    """Seconds from each fault until a loop noticed it."""
     loop_blockers: Sequence[Blocker] = ()
     """Who held the loop, the longest in sum first."""
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as its JSON line has it; what was not measured is null."""
         repairs = [seconds * 1000 for report in self.reports for seconds in report.repair_seconds]
+        noticed = [seconds * 1000 for seconds in self.detection]
         sent = sum(report.sent for report in self.reports)
         delivered = sum(report.delivered for report in self.reports)
         total = {
@@ -58,6 +61,10 @@ class Summary:
             "faults_injected": sum(report.injected for report in self.reports),
             "faults_healed": sum(report.healed for report in self.reports),
             "faults_harmless": sum(report.harmless for report in self.reports),
+            "detection_ms": {
+                "median": _rounded(_median(noticed)),
+                "p95": _rounded(percentile(noticed, 0.95)),
+            },
             "repair_ms": {
                 "median": _rounded(_median(repairs)),
                 "p95": _rounded(percentile(repairs, 0.95)),

@@ -85,7 +85,6 @@ class Readers:
 
     def after_fork(self) -> None:
         """Leave threads and connections to the parent."""
-        beside.after_fork()
         for reader in self._readers:
             reader.after_fork()
         self._free = None

@@ -6,12 +6,15 @@ Knows nothing of who follows.
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 __all__ = ["follow_forks"]
+
+logger = logging.getLogger(__name__)
 
 _followers: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 
@@ -36,7 +39,11 @@ def _tell() -> None:
     for follower, function in list(_followers.values()):
         owner = follower()
         if owner is not None:
-            function(owner)
+            try:
+                function(owner)
+            except Exception:
+                # Python would say so too, and leave the others with what is their parent's.
+                logger.exception("%s failed in the child of a fork", function.__qualname__)
 
 
 if hasattr(os, "register_at_fork"):

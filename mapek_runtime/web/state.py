@@ -42,6 +42,8 @@ class NodeShown(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     alive: bool
+    leads: bool = False
+    """Whether the nodes have agreed that it leads them."""
     cycles: int = 0
     failed: int = 0
     actions: int = 0

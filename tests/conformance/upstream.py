@@ -63,7 +63,9 @@ def unpack_tests(distribution: str, into: Path) -> Path:
         members = [member for member in source if member.name.split("/")[1:2] == ["tests"]]
         if not members:
             raise Unavailable(f"{archive.name} holds no tests")
-        source.extractall(into, members, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            source.extraction_filter = tarfile.data_filter  # older Pythons (3.11.3) know no filters
+        source.extractall(into, members)
     return into / members[0].name.split("/")[0]
 
 

@@ -121,6 +121,7 @@ async def test_a_silent_one_way_blackhole_is_healed_and_judged_by_canaries_in_th
 
 
 @pytest.mark.usefixtures("lab_rights")
+@pytest.mark.slow
 async def test_a_crashed_node_forwards_nothing_and_is_restarted_by_its_lowest_neighbour() -> None:
     async with mesh() as (session, loops):
         before = session.lab.daemons["n2"].pid()
@@ -142,6 +143,7 @@ async def test_a_crashed_node_forwards_nothing_and_is_restarted_by_its_lowest_ne
 
 
 @pytest.mark.usefixtures("lab_rights")
+@pytest.mark.slow
 async def test_without_a_loop_a_crash_stays_until_it_is_cleared() -> None:
     async with mesh(heal=False) as (session, _):
         await session.inject(fault("node.crash", "n1"))
@@ -157,6 +159,7 @@ async def test_without_a_loop_a_crash_stays_until_it_is_cleared() -> None:
 
 @pytest.mark.usefixtures("lab_rights")
 @pytest.mark.parametrize("kind", ["link.down", "link.loss"])
+@pytest.mark.slow
 async def test_every_fault_of_a_link_is_there_and_goes_away(kind: str) -> None:
     async with mesh(heal=False) as (session, _):
         n1 = session.nodes["n1"]

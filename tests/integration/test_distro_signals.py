@@ -119,6 +119,7 @@ async def test_after_a_block_the_drop_in_handles_sigterm_again() -> None:
     assert there.names == ["before"]
 
 
+@pytest.mark.slow
 async def test_a_collector_that_never_answers_does_not_keep_the_program_from_ending() -> None:
     async with collector(b"", b"") as there:
         code, _ = await signalled(WAITING, there)

@@ -206,6 +206,7 @@ async def run(folder: Path, variables: Mapping[str, str], *, seconds: str = "3")
     return summary
 
 
+@pytest.mark.slow
 async def test_a_run_with_the_exporter_of_the_sdk_loses_nothing(tmp_path: Path) -> None:
     async def check(protocol: str) -> None:
         async with receiver() as there:

@@ -89,6 +89,7 @@ async def test_sonar_gets_every_cycle_as_one_trace_with_five_phases() -> None:
         assert root["span"]["service_name"] == "x0tta6bl4"
 
 
+@pytest.mark.slow
 async def test_oteltap_sees_each_cycle_linked_to_the_one_before() -> None:
     port = free_port()
     settings = oteltap.OtelTapHttpProtobufReceiverSettings(http_port=port, listen_on_all_interfaces=False)

@@ -64,6 +64,7 @@ async def test_metrics_go_by_grpc_where_the_protocol_says_so(variable: str, tmp_
     assert "warning" not in log
 
 
+@pytest.mark.slow
 async def test_collectors_that_never_answer_share_the_time_there_is_to_end(tmp_path: Path) -> None:
     async with black_hole() as spans, black_hole() as metrics:
         summary, log, took = await a_run(
@@ -80,6 +81,7 @@ async def test_collectors_that_never_answer_share_the_time_there_is_to_end(tmp_p
     assert "the last metrics were not sent" in log
 
 
+@pytest.mark.slow
 async def test_a_collector_of_metrics_that_never_answers_takes_no_span_with_it(tmp_path: Path) -> None:
     async with collector() as spans, black_hole() as metrics:
         summary, log, took = await a_run(

@@ -125,6 +125,7 @@ async def test_answers_with_something_in_them_are_as_described(api: Served, path
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 async def test_no_request_makes_the_service_fail_or_say_what_it_does_not_describe(api: Served) -> None:
     description = (await api.get("/openapi.json")).json
 

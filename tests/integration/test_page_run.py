@@ -40,6 +40,7 @@ class Followed:
         raise EOFError(kind)
 
 
+@pytest.mark.slow
 async def test_a_fault_that_the_page_makes_is_seen_healed_and_explained(tmp_path: Path) -> None:
     process = await start(
         tmp_path, "--nodes", "5", "--listen", "127.0.0.1:0", "--duration", "120", "--seed", "3"

@@ -16,7 +16,8 @@ from .tokens import Token, TokenKind
 
 __all__ = ["SPACE", "tokens"]
 
-SPACE = re.compile(r"(?:\s++|//[^\n]*+|/\*(?:[^*]++|\*(?!/))*+\*/)*+")
+# No possessive group within a group: Python 3.11.2, which Debian 12 has, reads those wrongly.
+SPACE = re.compile(r"(?:\s+|//[^\n]*|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*")
 """What means nothing: white space and comments."""
 
 _SYMBOL = re.compile(

@@ -47,6 +47,9 @@ class Run:
     def statistics(self) -> Mapping[str, RuntimeStatistics]:
         return self.counts
 
+    def leader(self) -> str:
+        return "a"
+
     def topologies(self) -> Sequence[Topology]:
         return (self,)
 
@@ -115,8 +118,8 @@ async def test_what_is_shown_first_is_complete_and_is_json(tmp_path: Path) -> No
 
     assert set(state) == set(State.__struct_fields__)
     assert state["nodes"] == [
-        {"id": "a", "alive": True, "cycles": 5, "failed": 1, "actions": 2, "refused": 3},
-        {"id": "b", "alive": False, "cycles": 0, "failed": 0, "actions": 0, "refused": 0},
+        {"id": "a", "alive": True, "leads": True, "cycles": 5, "failed": 1, "actions": 2, "refused": 3},
+        {"id": "b", "alive": False, "leads": False, "cycles": 0, "failed": 0, "actions": 0, "refused": 0},
     ]
     assert state["links"] == [{"a": "a", "b": "b", "state": "up", "loss": 0.0, "rtt": 0.001, "fault": ""}]
     assert [(f["number"], f["by"], f["seconds"]) for f in state["faults"]] == [(1, "chaos", 8.0)]

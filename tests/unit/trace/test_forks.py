@@ -53,6 +53,19 @@ def test_only_the_child_is_told_and_in_the_order_of_following() -> None:
     assert told == []
 
 
+def test_one_that_fails_keeps_no_other_from_being_told() -> None:
+    class Fails:
+        def tell(self) -> None:
+            raise LookupError("what it followed is gone")
+
+    fails = Fails()
+    follow_forks(fails.tell)
+    told: list[str] = []
+    follower = Follower("last", told)
+
+    assert in_a_child(told) == follower.name
+
+
 def test_the_child_of_a_fork_has_no_open_spans_to_tell_of() -> None:
     live = LiveSpans()
     traced = Traced()

@@ -61,9 +61,10 @@ function Node({ node, at, fault, healed }) {
   const away = Math.atan2(y - SIZE / 2, x - SIZE / 2);
   const [cos, sin] = [Math.cos(away), Math.sin(away)];
   const name = { class: names("name", cos > 0.3 ? "right" : cos < -0.3 && "left"), x: cos * 27, y: sin * 36 + 4.5 };
-  return html`<g class=${names("vertex", !node.alive && "dead", fault && "faulty", healed !== undefined && "healed")} transform=${`translate(${x} ${y})`}>
+  return html`<g class=${names("vertex", !node.alive && "dead", node.alive && node.leads && "leads", fault && "faulty", healed !== undefined && "healed")} transform=${`translate(${x} ${y})`}>
     <circle class="halo" r="25" />
     <circle class="disc" r="17" />
+    ${node.alive && node.leads && html`<path class="crown" d="M-8-22l1-8 4 3.5L0-33l3 6.5L7-30l1 8z"><title>leads</title></path>`}
     ${node.alive ? html`<text class="inside" y="4.5">${node.id.replace(/^\D+/, "").slice(-3) || node.id.slice(0, 2)}</text>` : html`<path class="cross" d="m-6-6 12 12M6-6-6 6" />`}
     <text ...${name}>${node.id}</text>
     ${!node.alive && html`<text ...${name} y=${name.y + (sin < -0.3 ? -16 : 16)}>crashed</text>`}

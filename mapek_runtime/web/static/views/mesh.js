@@ -40,7 +40,7 @@ function Nodes({ nodes }) {
         ${nodes.map(
           (node) => html`<tr key=${node.id}>
             <th scope="row">${node.id}</th>
-            <td><span class=${node.alive ? "state up" : "state down"}>${node.alive ? "runs" : "crashed"}</span></td>
+            <td><span class=${node.alive ? "state up" : "state down"}>${node.alive ? (node.leads ? "leads" : "runs") : "crashed"}</span></td>
             <td class="number">${count(node.cycles)}</td>
             <td class=${names("number", node.failed > 0 && "bad")}>${count(node.failed)}</td>
             <td class="number">${count(node.actions)}</td>
