@@ -141,6 +141,8 @@ def child(way: str, folder: Path, pipe: int, seed: int, moment: float) -> None:
 def main() -> None:
     """Fork the runs one after another, end each at its moment, and tell of each."""
     way, endpoint, place, seed, runs = sys.argv[1:]
+    # Whoever was started in the background by a shell has inherited that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = endpoint
     os.environ["MAPEK_EXPORT_ENDPOINT"] = endpoint
     rng = random.Random(int(seed))
