@@ -29,6 +29,7 @@ __all__ = [
     "Fault",
     "FaultInjector",
     "FaultReport",
+    "Find",
     "FollowsNodes",
     "Goal",
     "Goals",
