@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .address import is_everywhere, is_loopback, split_listen, without_secrets
 from .decode import Configuration, decode
+from .hierarchy import HierarchySettings
 from .schema import Leaf, describe_type, leaves, variable_of
 from .settings import (
     CopySettings,
@@ -36,6 +37,7 @@ __all__ = [
     "CycleSamplingSettings",
     "ExportSettings",
     "GuardSettings",
+    "HierarchySettings",
     "KnowledgeSettings",
     "Leaf",
     "LogSettings",

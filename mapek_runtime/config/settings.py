@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .address import ADDRESS
+from .hierarchy import HierarchySettings
 from .web import WebSettings
 
 __all__ = [
@@ -318,7 +319,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     service_name: Annotated[str, msgspec.Meta(min_length=1)] = "x0tta6bl4"
     """`service.name` of every span."""
-    domains: tuple[str, ...] = ("mesh",)
+    domains: tuple[str, ...] = ("mesh", "raft", "crdt", "fl")
     """Domains that start: names of installed ones, or MODULE:NAME."""
     plugins: tuple[str, ...] = ()
     """Further plugins: names of installed ones, or MODULE:NAME."""
@@ -337,4 +338,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics: MetricsSettings = MetricsSettings()
     web: WebSettings = WebSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
+    hierarchy: HierarchySettings = HierarchySettings()
     log: LogSettings = LogSettings()

@@ -12,14 +12,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan
 
+from .learned import Goal
 from .model import Value
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
 
 __all__ = [
     "Consensus",
@@ -87,6 +88,16 @@ class DomainContext:
     find: Find = field(default_factory=lambda: _nobody)
     """`find(Messenger)`: the session of this run that implements a protocol of this module; None while
     there is none. Ask when it is needed, not when opened: domains open one after another."""
+
+    def follow(self, node: str, goal: Goal) -> None:
+        """Ask for a cycle of `node` now that follows `goal`, linked to the span in which it was set."""
+        setter = goal.span_context
+        span = trace.INVALID_SPAN if setter is None else NonRecordingSpan(setter)
+        token = context_api.attach(trace.set_span_in_context(span))
+        try:
+            self.trigger(node, goal.reason)
+        finally:
+            context_api.detach(token)
 
 
 class DomainSession(Protocol):
@@ -283,17 +294,6 @@ class Consensus(Protocol):
 
     def configured(self, node_id: str, name: str) -> tuple[str, int]:
         """What was agreed upon under that name, and its epoch; empty and 0 when nothing was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """What a loop wants of others; `span_context` is the span that set it, for the cycle that follows it
-    to be linked to."""
-
-    name: str
-    value: Value
-    author: str
-    span_context: SpanContext | None = None
 
 
 @runtime_checkable

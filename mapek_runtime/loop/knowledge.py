@@ -3,42 +3,33 @@
 Everything is in memory, so phases read it without waiting; a `store` keeps it on disk. Writing is
 the runtime's business at the end of a cycle (`save`): when the disk refuses, what was learned stays
 in memory and is tried again, so nothing is lost while the process lives.
+
+What this node learns others may hear (`listen`), and what others have learned is taken in (`absorb`, `told`,
+`hear_fact`, `hear_goal`). That is not written to this node's store: whoever brings it keeps it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
+
+from opentelemetry.trace import SpanContext
 
 from mapek_runtime.errors import KnowledgeError
 
+from .experience import Experience
+from .learned import Change, Fact, Goal, Incident
 from .model import Value
 
-__all__ = ["Incident", "Knowledge", "KnowledgeStore", "Record"]
+__all__ = ["Change", "Fact", "Goal", "Incident", "Knowledge", "KnowledgeStore", "Record"]
 
 _KEPT_INCIDENTS = 1000
-_KEPT_REPAIRS = 64
+_KEPT_IDENTITIES = 10_000
 _MOST_PENDING = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
-    """One problem of one target, from the first finding to its end.
-
-    Times are Unix seconds; `repair_seconds` runs until the metric recovered, not until the action
-    returned. `trace_id` is the cycle that found it (32 hex digits).
-    """
-
-    target: str
-    problem: str
-    opened: float
-    action: str = ""
-    closed: float | None = None
-    repair_seconds: float | None = None
-    success: bool | None = None
-    trace_id: str = ""
+_NOWHERE: Mapping[str, Value] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +53,20 @@ class KnowledgeStore(Protocol):
         """Let go of the file."""
 
 
-@dataclass(slots=True)
-class _Experience:
-    successes: int = 0
-    failures: int = 0
-
-
 class Knowledge:
     """Facts, incidents and the experience with each action, for one node."""
 
-    def __init__(self, store: KnowledgeStore | None = None) -> None:
+    def __init__(self, store: KnowledgeStore | None = None, *, node: str = "") -> None:
+        self.node = node
+        """What the others call this node; empty while nobody has said so."""
         self._store = store
         self._facts: dict[str, Value] = {}
+        self._elsewhere: dict[str, dict[str, Value]] = {}
+        self._goals: dict[str, Goal] = {}
         self._incidents: deque[Incident] = deque(maxlen=_KEPT_INCIDENTS)
-        self._experience: dict[tuple[str, str | None], _Experience] = {}
-        self._repairs: dict[str, deque[float]] = {}
+        self._identities: dict[tuple[object, ...], None] = {}
+        self._experience = Experience()
+        self._listeners: list[Callable[[Change], None]] = []
         self._pending: deque[Record] = deque()
         self._dirty_facts: set[str] = set()
         self._loaded = False
@@ -100,6 +90,62 @@ class Knowledge:
         if self._facts.get(key) != value:
             self._facts[key] = value
             self._dirty_facts.add(key)
+            self._tell(Fact(key, value))
+
+    def facts_elsewhere(self, key: str) -> Mapping[str, Value]:
+        """What the other nodes remember under `key`, by node."""
+        found = self._elsewhere.get(key)
+        return _NOWHERE if found is None else MappingProxyType(found)
+
+    def hear_fact(self, key: str, value: Value | None, origin: str) -> None:
+        """What `origin` remembers under `key`; None: nothing any more.
+
+        Where that is this node in an earlier life, it fills what this life does not know yet.
+        """
+        if self._is_mine(origin):
+            if value is not None and key not in self._facts:
+                self._facts[key] = value
+                self._dirty_facts.add(key)
+        elif value is not None:
+            self._elsewhere.setdefault(key, {})[origin] = value
+        elif key in self._elsewhere:
+            self._elsewhere[key].pop(origin, None)
+            if not self._elsewhere[key]:
+                del self._elsewhere[key]
+
+    # Goals
+
+    def goal(self, name: str) -> Value | None:
+        """What is to be reached under that name; None where nobody has set it."""
+        found = self._goals.get(name)
+        return None if found is None else found.value
+
+    def goals(self) -> Mapping[str, Goal]:
+        """Every goal in force by its name, with who set it and in which span."""
+        return MappingProxyType(self._goals)
+
+    def set_goal(self, name: str, value: Value, *, span_context: SpanContext | None = None) -> Goal:
+        """Set a goal for every node that shares its knowledge with this one; the last to set it wins.
+
+        `span_context` is the span in which it was decided. Raises TypeError for a value that cannot be
+        written.
+        """
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(f"goal {name!r} is {value!r}; it must be a bool, int, float or str")
+        before = self._goals.get(name)
+        number = 1 if before is None else before.number + 1
+        goal = Goal(name=name, value=value, author=self.node, number=number, span_context=span_context)
+        self._goals[name] = goal
+        self._tell(goal)
+        return goal
+
+    def hear_goal(self, name: str, goal: Goal | None) -> None:
+        """The goal that holds among all nodes; None: there is none any more."""
+        mine = self._goals.get(name)
+        if goal is None:
+            self._goals.pop(name, None)
+        elif mine is None or (goal.number, goal.author) >= (mine.number, mine.author):
+            self._goals[name] = goal
 
     # Experience
 
@@ -108,18 +154,11 @@ class Knowledge:
 
         With `target`, only those on it.
         """
-        seen = self._experience.get((action, target))
-        if seen is None or not seen.successes + seen.failures:
-            return None
-        return seen.successes / (seen.successes + seen.failures)
+        return self._experience.success_rate(action, target)
 
     def repair_seconds(self, action: str) -> float | None:
         """The median time until the metric recovered after that action; None without experience."""
-        times = self._repairs.get(action)
-        if not times:
-            return None
-        ordered = sorted(times)
-        return ordered[len(ordered) // 2]
+        return self._experience.repair_seconds(action)
 
     def incidents(self, target: str | None = None) -> Sequence[Incident]:
         """Closed incidents, oldest first."""
@@ -137,21 +176,70 @@ class Knowledge:
                 ),
             )
         )  # fmt: skip
+        self._tell(incident)
+
+    def absorb(self, incident: Incident, origin: str) -> bool:
+        """Take in what `origin` has closed; False for what is known already, however often it comes.
+
+        An incident of this node itself, from an earlier life, is counted as its own.
+        """
+        incident = replace(incident, node=origin)
+        if self._identity(incident) in self._identities:
+            return False
+        self._learn(incident)
+        return True
+
+    def told(self, origin: str, action: str, target: str, *, successes: int, failures: int) -> None:
+        """What `origin` says of how often an action of it on `target` has worked, in all its lives."""
+        node = "" if self._is_mine(origin) else origin
+        self._experience.told(node, action, target, successes=successes, failures=failures)
+
+    def listen(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `listener` with each own change, at once: it must not wait or raise. Returns its end."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def _tell(self, change: Change) -> None:
+        for listener in tuple(self._listeners):
+            listener(change)
+
+    def _is_mine(self, origin: str) -> bool:
+        return origin in {"", self.node}
+
+    def _identity(self, incident: Incident) -> tuple[object, ...]:
+        node = "" if self._is_mine(incident.node) else incident.node
+        return node, incident.target, incident.problem, float(incident.opened), incident.action
 
     def _learn(self, incident: Incident) -> None:
-        self._incidents.append(incident)
+        self._keep(incident)
+        identity = self._identity(incident)
+        self._identities[identity] = None
+        if len(self._identities) > _KEPT_IDENTITIES:
+            del self._identities[next(iter(self._identities))]
         if not incident.action or incident.success is None:
             return
-        for key in ((incident.action, None), (incident.action, incident.target)):
-            seen = self._experience.setdefault(key, _Experience())
-            if incident.success:
-                seen.successes += 1
-            else:
-                seen.failures += 1
-        if incident.success and incident.repair_seconds is not None:
-            self._repairs.setdefault(incident.action, deque(maxlen=_KEPT_REPAIRS)).append(
-                incident.repair_seconds
-            )
+        self._experience.count(
+            str(identity[0]),
+            incident.action,
+            incident.target,
+            success=incident.success,
+            repair_seconds=incident.repair_seconds,
+        )
+
+    def _keep(self, incident: Incident) -> None:
+        if not incident.node:
+            self._incidents.append(incident)
+            return
+        # What comes from others may be older than what is there.
+        place = len(self._incidents)
+        while place and self._incidents[place - 1].opened > incident.opened:
+            place -= 1
+        if len(self._incidents) == _KEPT_INCIDENTS:
+            if not place:
+                return
+            self._incidents.popleft()
+            place -= 1
+        self._incidents.insert(place, incident)
 
     # Disk
 

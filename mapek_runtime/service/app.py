@@ -37,6 +37,7 @@ from mapek_runtime.trace.watching.lag import LoopLag
 from .chaos import run_chaos
 from .detection import Detection
 from .exporters import describe_exporters
+from .hierarchy import open_hierarchy, slow_loop
 from .listening import Listening, listening
 from .metrics import METER, Metering, TraceCounter, open_metrics
 from .nodes import NodeLoops, watching
@@ -264,18 +265,16 @@ class Run:
         settings = self.prepared.settings
         rng = random.Random(settings.run.seed)
         for domain in self.prepared.domains:
-            context = DomainContext(
-                nodes=self.prepared.nodes,
-                supervisor=self.loops,
-                rng=random.Random(rng.getrandbits(64)),
-                state=self._folder,
-                heal=settings.run.heal,
-                emit=self._emit,
-                trigger=self.loops.trigger,
-                find=self.sessions.find,
-            )
             section = self.prepared.configuration.sections[domain.name]
-            self.sessions.add(await stack.enter_async_context(domain.open(section, context)))
+            self.sessions.add(await stack.enter_async_context(domain.open(section, self._context(rng))))
+        slow = slow_loop(
+            self.prepared,
+            knowledge=self._knowledge_of,
+            on_cycle=self._on_cycle,
+            meter_provider=self.loops.meter_provider,
+        )
+        # After all domains: one of them may keep the goals.
+        self.sessions.add(await stack.enter_async_context(open_hierarchy(self._context(rng), slow)))
         injectors = self.injectors()
         if settings.run.chaos and not injectors:
             names = ", ".join(domain.name for domain in self.prepared.domains) or "none"
@@ -317,6 +316,18 @@ class Run:
         finally:
             await self.loops.cancel()
 
+    def _context(self, rng: random.Random) -> DomainContext:
+        return DomainContext(
+            nodes=self.prepared.nodes,
+            supervisor=self.loops,
+            rng=random.Random(rng.getrandbits(64)),
+            state=self._folder,
+            heal=self.prepared.settings.run.heal,
+            emit=self._emit,
+            trigger=self.loops.trigger,
+            find=self.sessions.find,
+        )
+
     async def _finish_cycles(self) -> None:
         stopping = asyncio.create_task(self.loops.stop(), name="stop", context=contextvars.Context())
         hurry = asyncio.create_task(self._stop.hurried.wait(), name="hurry")
@@ -339,7 +350,9 @@ class Run:
         return Knowledge(None if self._folder is None else SqliteStore(knowledge_file(self._folder, node_id)))
 
     def _on_cycle(self, cycle: Cycle) -> None:
-        self._detection.found(cycle.findings)
+        if cycle.node_id in self.prepared.nodes:
+            # A slow loop has it from those that have noticed.
+            self._detection.found(cycle.findings)
         if self._feed is not None:
             self._feed.cycle(cycle)
         about_actions = [insight for insight in cycle.insights if insight.link is not None]

@@ -16,6 +16,7 @@ from mapek_runtime.loop import Domain, NamesNodes, Registry
 
 from .discovery import DOMAINS, PLUGINS, PluginSource, find_domain, find_plugin, installed
 from .exporters import make_exporters
+from .hierarchy import plugins_above
 from .serving import check_serving
 from .spooling import spool_folder
 from .state import state_folder
@@ -98,7 +99,8 @@ def _assemble(
     sources: Sources, environ: Mapping[str, str], domains: Sequence[Domain], plugins: Sequence[PluginSource]
 ) -> Prepared:
     sections: dict[str, type[msgspec.Struct]] = {}
-    owners: list[Domain | PluginSource] = [*domains, *plugins]
+    above = plugins_above(decode(sources, strict=False).settings)
+    owners: list[Domain | PluginSource] = [*domains, *plugins, *above]
     for owner in owners:
         if owner.settings is None:
             continue
@@ -134,6 +136,7 @@ def _assemble(
     )
     # Inspects signatures and names; domains' own plugins join them when the domains are open.
     Registry(prepared.make_plugins())
+    Registry([source.make(configuration.sections.get(source.name)) for source in above])
     return prepared
 
 

@@ -126,6 +126,7 @@ _EVENTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "fault.cleared": lambda f: f"fault cleared: {f['kind']} on {f['target']}",
     "fault.healed": lambda f: f"healed after {f['repair_ms']:.0f} ms: {f['kind']} on {f['target']}",
     "fault.injected": _injected,
+    "goal.set": lambda f: f"{f['node']} wants {f['goal']} {f['value']:g} (was {f['before']:g})",
     "halted": lambda f: f"the loops are halted: {f['reason']}",
     "knowledge.merged": lambda f: f"{f['node']} learned {f['changes']} things from {f['from']}",
     "leader.elected": lambda f: f"{f['node']} leads, in term {f['term']}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from mapek_runtime.loop import Consensus, DomainSession
 
@@ -18,6 +18,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self._open: list[DomainSession] = []
+        # To look through a protocol takes some microseconds, and plugins ask in every cycle.
+        self._found: dict[type, object] = {}
 
     def add(self, session: DomainSession) -> None:
         """One more domain is open."""
@@ -25,7 +27,12 @@ class Sessions:
 
     def find(self, protocol: type[_P], /) -> _P | None:
         """The session that offers what `protocol` says, the first of several; None while there is none."""
-        return next((session for session in self._open if isinstance(session, protocol)), None)
+        found = self._found.get(protocol)
+        if found is None:
+            found = next((session for session in self._open if isinstance(session, protocol)), None)
+            if found is not None:
+                self._found[protocol] = found
+        return cast("_P | None", found)
 
     def all(self, protocol: type[_P], /) -> Sequence[_P]:
         """Every session that offers it."""

@@ -328,6 +328,9 @@ def _parent_in(origin: Any) -> Any:
     value = origin
     while True:
         found = value.get(SPAN_KEY) if isinstance(value, dict) else value
+        if type(found) is trace_api.NonRecordingSpan:
+            # What came from elsewhere; to look whether it is one of ours takes longer than all the rest.
+            break
         if not isinstance(found, Span | DroppedSpan) or not hasattr(found, "_trace_id"):
             # Another's span; or a scope that was not entered, which has no identity.
             break

@@ -58,6 +58,14 @@ async def converged(loops: BabelLoops) -> None:
 
 
 async def answered(lab: Lab, source: str, destination: str) -> bool:
+    """Whether it is, within some seconds: nodes on the way may change their routes a moment later."""
+    for _ in range(10):
+        if await _answered_now(lab, source, destination):
+            return True
+    return False
+
+
+async def _answered_now(lab: Lab, source: str, destination: str) -> bool:
     process = await asyncio.create_subprocess_exec(
         *("ip", "netns", "exec", lab.namespace(source), "ping", "-n", "-q", "-c", "3", "-i", "0.05"),
         *("-W", "1", "-I", lab.topology.identity(source), lab.topology.identity(destination)),

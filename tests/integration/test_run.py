@@ -250,7 +250,7 @@ def test_two_processes_are_two_nodes_of_a_real_deployment(tmp_path: Path) -> Non
             f'[mesh]\nlisten = "127.0.0.1:{ports[node]}"\npeers = {{{other} = "127.0.0.1:{ports[other]}"}}\n'
         )
         processes[node] = start(
-            tmp_path, "--config", str(file), "--duration", "3", "--json", MAPEK_EXPORT_EXPORTER="console"
+            tmp_path, "--config", str(file), "--duration", "4", "--json", MAPEK_EXPORT_EXPORTER="console"
         )
     ended = {node: finish(process) for node, process in processes.items()}
 

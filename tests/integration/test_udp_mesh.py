@@ -127,6 +127,7 @@ async def heal_a_hole(*, reverse: float) -> None:
     assert loops.failures() == []
 
 
+@pytest.mark.slow
 async def test_a_bad_link_asks_for_a_cycle_at_each_end_once_until_it_was_well() -> None:
     hole = fault("link.blackhole", "node-1~node-2")
     async with mesh(heal=False) as (session, loops):
@@ -169,6 +170,7 @@ async def test_a_drain_is_verified_by_an_answer_over_the_new_way() -> None:
     assert answered
 
 
+@pytest.mark.slow
 async def test_without_the_loop_the_mesh_alone_heals_after_its_dead_time() -> None:
     async with mesh(heal=False) as (session, loops):
         await session.inject(fault("link.blackhole", "node-1~node-2"))
@@ -189,6 +191,7 @@ async def test_a_crashed_node_is_restarted_by_its_lowest_neighbour() -> None:
     assert session.report().wrong_actions == 0
 
 
+@pytest.mark.slow
 async def test_a_node_whose_links_all_die_at_once_does_not_act_on_itself() -> None:
     async with mesh() as (session, loops):
         await asyncio.sleep(1.5)
@@ -216,6 +219,7 @@ async def test_the_last_way_out_is_not_drained() -> None:
     assert "last way out" in rules
 
 
+@pytest.mark.slow
 async def test_ten_percent_loss_everywhere_and_no_fault_drains_nothing() -> None:
     async with mesh(settings=MeshSettings(loss=0.1)) as (session, loops):
         await asyncio.sleep(5.0)
@@ -263,12 +267,15 @@ async def test_a_message_over_three_hops_is_one_trace_over_three_nodes() -> None
             mesh(nodes=4, heal=False, settings=chain) as (session, _),
             session.subscribe("node-4", "news") as news,
         ):
-            await session.send("node-1", "node-4", "news", b"hello")
+            # Without a span of the sender there is no trace to be part of.
+            await session.send("node-1", "node-4", "news", b"untraced")
+            with provider.get_tracer("test").start_as_current_span("asking"):
+                await session.send("node-1", "node-4", "news", b"hello")
             async with asyncio.timeout(5.0):
-                received = await anext(news)
+                received = [await anext(news), await anext(news)]
     hops = [span for span in ended.spans if span.name == "mesh.message_forward"]
 
-    assert received == ("node-1", b"hello")
+    assert received == [("node-1", b"untraced"), ("node-1", b"hello")]
     assert sorted(str((span.attributes or {})["source_node"]) for span in hops) == [
         "node-1",
         "node-2",

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextvars import Context
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from mapek_runtime.errors import MapekError
@@ -18,7 +19,7 @@ from mapek_runtime.loop.domain import DomainContext, Fault, FaultReport
 from .engine import MeshEngine, link_id
 from .plane import DataPlane
 from .referee import Referee
-from .schedule import KINDS, fault_schedule
+from .schedule import KINDS, MIXES, Mix, fault_schedule
 from .session import MeshSession
 from .traffic import Traffic
 
@@ -54,14 +55,18 @@ class Chaos:
         context: DomainContext,
         traffic: float,
         traced_share: float,
-        loss: tuple[float, float] = (0.4, 0.7),
+        mix: Mix = MIXES["hard"],
+        loss: tuple[float, float] | None = None,
+        kinds: tuple[str, ...] = KINDS,
+        usual_loss: float = 0.0,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self._mesh = mesh
         self._nodes = nodes
         self._links = tuple(links)
-        self._loss = loss
-        self.referee = Referee(plane, nodes, links, clock=clock, emit=context.emit)
+        self._mix = mix if loss is None else replace(mix, loss=loss)
+        self._kinds = kinds
+        self.referee = Referee(plane, nodes, links, clock=clock, emit=context.emit, usual_loss=usual_loss)
         self.traffic = Traffic(
             plane,
             nodes,
@@ -80,22 +85,22 @@ class Chaos:
 
     def kinds(self) -> Sequence[str]:
         """The kinds of fault that can be made."""
-        return KINDS
+        return self._kinds
 
     def targets(self, kind: str) -> Sequence[str]:
         """The nodes, or the links, that a kind of fault can be done to."""
-        if kind not in KINDS:
+        if kind not in self._kinds:
             return ()
         return self._nodes if kind == "node.crash" else [link_id(a, b) for a, b in self._links]
 
     def schedule(self, seed: int, duration: float) -> Sequence[Fault]:
         """A reproducible schedule of faults that leave the mesh connected."""
-        return fault_schedule(seed, duration, self._nodes, self._links, loss=self._loss)
+        return fault_schedule(seed, duration, self._nodes, self._links, mix=self._mix)
 
     async def inject(self, fault: Fault) -> None:
         """Make it so; raises `MapekError` for a kind or target that there is not."""
-        if fault.kind not in KINDS:
-            raise MapekError(f"fault kind {fault.kind!r}; the mesh can make {', '.join(KINDS)}")
+        if fault.kind not in self._kinds:
+            raise MapekError(f"fault kind {fault.kind!r}; the mesh can make {', '.join(self._kinds)}")
         known = self.targets(fault.kind)
         if fault.target not in known:
             raise MapekError(f"{fault.kind} on {fault.target!r}; it must be one of {', '.join(known)}")

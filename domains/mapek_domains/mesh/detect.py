@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = [
@@ -197,12 +198,13 @@ class LinkState:
 
     __slots__ = (
         "_calm_since",
-        "_cool_until",
+        "_drained_at",
         "_first",
         "_longest",
         "_memory",
         "_up_since",
         "cool_down",
+        "least",
         "phase",
     )
 
@@ -216,19 +218,26 @@ class LinkState:
         self._first = first
         self._longest = longest
         self._memory = memory
-        self._cool_until = -math.inf
+        self._drained_at = -math.inf
         self._up_since = -math.inf
         self._calm_since: float | None = None
         self.cool_down = 0.0
+        self.least = 0.0
+        """Seconds that it rests at least as things stand, however long it would by itself."""
         self.phase = Phase.UP
 
-    def observe(self, now: float, *, drained: bool, alarmed: bool, calm: bool) -> None:
-        """Take in what is true now; `drained` is what the engine says, whoever did it."""
+    def observe(
+        self, now: float, *, drained: bool, alarmed: bool, calm: bool, rest: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """Take in what is true now; `drained` is what the engine says, whoever did it.
+
+        `rest` gives the seconds that it cools down at least; asked for when it was drained just now.
+        """
         if drained and self.phase is Phase.UP:
             # No relapse without an undrain before it.
             relapsed = self.cool_down > 0 and now - self._up_since <= max(self._memory, self.cool_down)
-            self.cool_down = min(self.cool_down * 2, self._longest) if relapsed else self._first
-            self._cool_until = now + self.cool_down
+            self.cool_down = max(min(self.cool_down * 2, self._longest) if relapsed else self._first, rest())
+            self._drained_at = now
             self.phase = Phase.DRAINED
         elif not drained and self.phase is Phase.DRAINED:
             self.phase = Phase.UP
@@ -240,13 +249,16 @@ class LinkState:
 
     def cooling(self, now: float) -> float:
         """Seconds until the link may be used again; 0 when it may."""
-        return max(0.0, self._cool_until - now) if self.phase is Phase.DRAINED else 0.0
+        return max(0.0, self._rests_until() - now) if self.phase is Phase.DRAINED else 0.0
 
     def recovered(self, now: float, good: int) -> bool:
         """Whether a drained link has been good for long enough to be used again."""
-        if self.phase is not Phase.DRAINED or now < self._cool_until or self._calm_since is None:
+        if self.phase is not Phase.DRAINED or now < self._rests_until() or self._calm_since is None:
             return False
         if good < self.SOME_PROBES:
             # No alarm is not enough: a direction of which nothing is known makes none.
             return False
         return good >= self.GOOD_PROBES or now - self._calm_since >= self.CALM
+
+    def _rests_until(self) -> float:
+        return self._drained_at + max(self.cool_down, self.least)

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Asks", "LinkReading", "MeshEngine", "link_id"]
+from .window import Window
+
+__all__ = ["Asks", "LinkReading", "MeshEngine", "Overhears", "Restarts", "link_id"]
 
 
 def link_id(a: str, b: str) -> str:
@@ -28,6 +30,7 @@ class LinkReading:
     `score_in` and `score_out` are the log-likelihood ratio statistics of the loss detector, to be
     held against its threshold. `good` counts probes in a row that came through both ways.
     `drained` is what is in force, whichever end drained it; `drained_here` is this end's own part.
+    `window` holds the last probes themselves, for a learned model.
     """
 
     link: str
@@ -46,6 +49,15 @@ class LinkReading:
     drained: bool
     drained_here: bool
     peer_alive: bool
+    window: Window | None = None
+
+
+@runtime_checkable
+class Overhears(Protocol):
+    """An engine whose nodes tell one another whom they hear."""
+
+    def unheard(self) -> Sequence[str]:
+        """Nodes other than neighbours that were heard once, and that no node in reach hears now."""
 
 
 class MeshEngine(Protocol):
@@ -89,3 +101,11 @@ class Asks(Protocol):
 
     def answered(self, node_id: str, since: float) -> bool:
         """Whether the node has answered a question asked since that time of the loop's clock."""
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """An engine that says beforehand which nodes it cannot start again."""
+
+    def cannot_restart(self, node_id: str) -> str:
+        """Why it cannot; empty where it may be tried."""

@@ -1,29 +1,34 @@
 """The acting half of the mesh's loop: Plan, Execute and verification.
 
-Works on any engine. Both ends see a fault: the lower of the two owns the link and drains it at once,
-the other acts only when it is still in use a moment later, because the owner may be dead or deaf. A
-dead node is restarted by its lowest live neighbour. Each option that was not chosen is returned with
-the rule that spoke against it. What failed is undone by the runtime, through the inverse.
+Works on any engine. Both ends see a fault. Where the nodes agree (`Consensus`), whichever end asks first
+drains the link, and the leader restarts a dead node. Where they do not, the lower end owns the link and
+drains it at once, the other acts only when it is still in use a moment later, because the owner may be
+dead or deaf, and a dead node is restarted by its lowest live neighbour. Each option that was not chosen is
+returned with the rule that spoke against it. What failed is undone by the runtime, through the inverse.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 
 from mapek_runtime import Action, Cycle, Finding, Outcome, Rejection
 from mapek_runtime.errors import EngineUnavailable
+from mapek_runtime.loop.domain import Consensus
 
-from .engine import Asks, LinkReading
+from .engine import Asks, LinkReading, Overhears, Restarts
 from .meter import alarming
+from .rest import DRAINED_AT
 from .routes import cut_off
 from .watch import MeshWatcher
+from .window import Window
 
 __all__ = ["MeshHealer"]
 
 _INVERSE = {"drain": "undrain", "undrain": "drain"}
-_LINK_PROBLEMS = ("link.dead", "link.lossy")
+_LINK_PROBLEMS = ("link.dead", "link.lossy", "link.slow")
 _WITHIN = {"drain": 3.0, "undrain": 10.0, "restart": 5.0}
 _PROVEN = 1.0
 _PATIENCE = 0.08
@@ -38,8 +43,11 @@ class MeshHealer:
     name = "mesh.heal"
     handles = ("drain", "undrain", "restart")
 
-    def __init__(self, watcher: MeshWatcher) -> None:
+    def __init__(
+        self, watcher: MeshWatcher, consensus: Callable[[], Consensus | None] = lambda: None
+    ) -> None:
         self._watcher = watcher
+        self._consensus = consensus
         self._engine = watcher.engine
         self._found_at: dict[str, float] = {}
         self._drained_at: dict[str, float] = {}
@@ -97,6 +105,7 @@ class MeshHealer:
                 case "drain":
                     self._drained_at[action.target] = asyncio.get_running_loop().time()
                     changed = await self._engine.drain(action.target)
+                    cycle.knowledge.remember(DRAINED_AT + action.target, round(time.time(), 1))
                     self._ask_peer(action.target)
                 case "undrain":
                     changed = await self._engine.undrain(action.target)
@@ -112,13 +121,16 @@ class MeshHealer:
     async def verify(self, cycle: Cycle, action: Action) -> bool | None:
         """Whether traffic flows again: another way is in force, the node answers, the link stays good."""
         if action.name == "restart":
+            if not self._engine.nodes().get(action.target):
+                return None
             heard = [r.peer_alive for r in self._watcher.readings if r.peer == action.target]
-            return True if any(heard) and self._engine.nodes().get(action.target) else None
+            # Of no neighbour of this node is known what its neighbours say: that there is a way to it.
+            return True if not heard or any(heard) else None
         reading = self._reading(action.target)
         if reading is None:
             return None
         if action.name == "undrain":
-            if alarming(reading):
+            if self._watcher.bad(reading):
                 return False
             since = cycle.started - self._undrained_at.get(action.target, cycle.started)
             return True if since >= _PROVEN and not reading.drained_here else None
@@ -168,7 +180,7 @@ class MeshHealer:
             return "already drained", f"already drained by {mine if reading.drained_here else peer}"
         if self._watcher.distrusts_itself:
             return "self-distrust", f"all links of {mine} died at once: the fault is more likely here"
-        if peer < mine and reading.peer_alive and not waited:
+        if peer < mine and reading.peer_alive and not waited and not self._agree():
             return (
                 "other end is the owner",
                 f"{peer} owns {reading.link}; {mine} acts {_PATIENCE:g} s later if it has not",
@@ -178,28 +190,25 @@ class MeshHealer:
         last = self._last_way_out(reading.link, edges)
         if last is not None:
             return "last way out", last
-        if finding.problem == "link.lossy":
+        others = [r for r in self._watcher.readings if r.link != reading.link and not r.drained and r.probes]
+        worse = None
+        if finding.problem == "link.lossy" and alarming(reading) and others:
             loss = max(reading.loss_in, reading.loss_out)
-            others = [
-                r for r in self._watcher.readings if r.link != reading.link and not r.drained and r.probes
-            ]
-            best = min((_usual_loss(other) for other in others), default=0.0)
-            if others and best >= loss:
-                return (
-                    "no better way",
-                    f"{loss:.0%} is lost here, and at least {best:.0%} on every other link",
-                )
-        return None
+            best = min(_usual_loss(other) for other in others)
+            if best >= loss:
+                worse = f"{loss:.0%} is lost here, and at least {best:.0%} on every other link"
+        opinion = self._watcher.opinions.get(reading.link)
+        if finding.problem != "link.dead" and worse is None and opinion is not None:
+            worse = _no_better_way(finding, opinion.window, others)
+        return None if worse is None else ("no better way", worse)
 
     def _not_chosen(self, cycle: Cycle, finding: Finding, reading: LinkReading) -> Iterator[Rejection]:
-        alone = self._engine.notices_after
-        yield Rejection(
-            action=self._action(cycle, "wait", finding),
-            rule="too slow",
-            reason=f"the mesh's own protocol needs {alone:g} s of silence, and one way still works"
-            if reading.missed_in == 0
-            else f"the mesh's own protocol needs {alone:g} s of silence",
-        )
+        alone = f"the mesh's own protocol needs {self._engine.notices_after:g} s of silence"
+        if not alarming(reading):
+            alone += ", and most still comes through"
+        elif reading.missed_in == 0:
+            alone += ", and one way still works"
+        yield Rejection(action=self._action(cycle, "wait", finding), rule="too slow", reason=alone)
         if reading.peer_alive:
             yield Rejection(
                 action=self._action(cycle, "restart", finding, target=reading.peer),
@@ -213,11 +222,15 @@ class MeshHealer:
             return Rejection(
                 action=action, rule="self-distrust", reason="no link works: the fault is likely here"
             )
+        elsewhere = self._engine.cannot_restart(finding.target) if isinstance(self._engine, Restarts) else ""
+        if elsewhere:
+            return Rejection(action=action, rule="runs elsewhere", reason=elsewhere)
         at, reason = self._cannot_restart.get(finding.target, (-_ASK_AGAIN, ""))
         if cycle.started - at < _ASK_AGAIN:
             return Rejection(action=action, rule="cannot restart", reason=reason)
         restarter = self._watcher.restarter(finding.target)
-        if restarter != self._engine.node_id:
+        # Where the nodes agree, their leader restarts it, neighbour or not.
+        if restarter != self._engine.node_id and not self._leader_restarts:
             return Rejection(
                 action=action,
                 rule="another node restarts it",
@@ -243,8 +256,20 @@ class MeshHealer:
             parameters=parameters,
             inverse=_INVERSE.get(name, ""),
             verify_within=_WITHIN.get(name, 5.0),
+            needs_consensus=name == "restart" and self._leader_restarts,
+            exclusive=name == "drain",
             restorative=restorative,
         )
+
+    def _agree(self) -> bool:
+        """Whether the nodes can decide together who acts: somebody leads them."""
+        consensus = self._consensus()
+        return consensus is not None and consensus.leader(self._engine.node_id) is not None
+
+    @property
+    def _leader_restarts(self) -> bool:
+        """Whether the leader knows of dead nodes that are no neighbours of its own."""
+        return isinstance(self._engine, Overhears) and self._consensus() is not None
 
     def _ask_peer(self, link: str) -> None:
         reading = self._reading(link)
@@ -254,6 +279,11 @@ class MeshHealer:
     def _last_way_out(self, link: str, edges: list[tuple[str, str]]) -> str | None:
         dead = {r.peer for r in self._watcher.readings if not r.peer_alive}
         a, b = _ends(link)
+        if (consensus := self._consensus()) is not None:
+            # What others were just given to drain is as good as drained, though not everybody knows yet.
+            claimed = consensus.claims(self._engine.node_id, "drain ")
+            taken = [set(_ends(key.removeprefix("drain "))) for key in claimed if key != f"drain {link}"]
+            edges = [edge for edge in edges if set(edge) not in taken]
         lost = cut_off(self._engine.node_id, edges, (a, b)) - dead
         if not lost:
             return None
@@ -266,6 +296,29 @@ class MeshHealer:
 def _ends(link: str) -> tuple[str, str]:
     a, _, b = link.partition("~")
     return a, b
+
+
+def _no_better_way(finding: Finding, window: Window, others: Sequence[LinkReading]) -> str | None:
+    """Why another way would be no better, by the probes of all links, where they are kept for a model.
+
+    Another way has two links at least, and of the second nothing is known here: it is taken to be as bad
+    as the first. What another link may lose is reckoned high, because the best of several looks better
+    than it is; when all links begin to lose at once this keeps the node from draining them one by one.
+    """
+    healthy = [r.window for r in others if r.window is not None and r.peer_alive and not alarming(r)]
+    if not healthy:
+        return "no other link is well"
+    if finding.problem == "link.slow":
+        here, best = window.rtt(), 2.0 * min(other.rtt() for other in healthy)
+        if best >= here:
+            return (
+                f"a round trip takes {here * 1000:.1f} ms, and {best * 1000:.1f} ms over any two other links"
+            )
+        return None
+    here, best = window.loss(), 2.0 * min(other.loss_at_most() for other in healthy)
+    if best >= here:
+        return f"{here:.1%} is lost here, and it may be {best:.1%} over any two other links"
+    return None
 
 
 def _usual_loss(reading: LinkReading) -> float:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from .detect import THRESHOLD, Detector, Normal, run_limit
 from .engine import LinkReading
 from .probe import DEFAULT_INTERVAL, LinkProbe, Probe
+from .window import MOST_VERDICTS, Window
 
 __all__ = ["LinkMeter", "alarming"]
 
 _SILENT_RUN = 10
+_MASK = (1 << MOST_VERDICTS) - 1
 
 
 class LinkMeter:
@@ -21,7 +23,17 @@ class LinkMeter:
     When the node's own timer came late: `overslept(now)`. Read with `reading(...)`.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "link", "peer", "probe")
+    __slots__ = (
+        "_came_in",
+        "_came_out",
+        "_incoming",
+        "_outgoing",
+        "_seen_in",
+        "_seen_out",
+        "link",
+        "peer",
+        "probe",
+    )
 
     def __init__(
         self,
@@ -39,6 +51,9 @@ class LinkMeter:
         usual_in, usual_out = normal or (None, None)
         self._incoming = Detector(usual_in)
         self._outgoing = Detector(usual_out)
+        # The newest verdicts as bits, for the learned model.
+        self._came_in = self._came_out = 0
+        self._seen_in = self._seen_out = 0
 
     @property
     def normal(self) -> tuple[Normal, Normal]:
@@ -109,17 +124,33 @@ class LinkMeter:
             drained=drained,
             drained_here=drained_here,
             peer_alive=peer_alive,
+            window=Window(
+                self._came_in,
+                self._seen_in,
+                self._came_out,
+                self._seen_out,
+                tuple(probe.rtts),
+                probe.rtts_seen,
+            ),
         )
 
     def _feed(self) -> None:
         probe = self.probe
         if probe.verdicts_in:
+            came = self._came_in
             for arrived in probe.verdicts_in:
                 self._incoming.feed(arrived)
+                came = came << 1 | arrived
+            self._came_in = came & _MASK
+            self._seen_in += len(probe.verdicts_in)
             probe.verdicts_in.clear()
         if probe.verdicts_out:
+            came = self._came_out
             for arrived in probe.verdicts_out:
                 self._outgoing.feed(arrived)
+                came = came << 1 | arrived
+            self._came_out = came & _MASK
+            self._seen_out += len(probe.verdicts_out)
             probe.verdicts_out.clear()
 
 

@@ -60,7 +60,7 @@ class LinkProbe:
     Call `next_probe` once an interval and send what it returns, `heard` for each probe that came,
     `tick` before reading, and `overslept` when this node's own timer came late. Verdicts (True:
     arrived, False: lost) gather in `verdicts_in` and `verdicts_out`, oldest first, for the reader
-    to take and clear.
+    to take and clear; `rtts` holds the newest round trips, in seconds.
     """
 
     __slots__ = (
@@ -89,6 +89,8 @@ class LinkProbe:
         "good_out",
         "restarts",
         "rtt",
+        "rtts",
+        "rtts_seen",
         "verdicts_in",
         "verdicts_out",
     )
@@ -118,6 +120,8 @@ class LinkProbe:
         self._out_settled = 0
         self._unheard_out = 0
         self.rtt: float | None = None
+        self.rtts: deque[float] = deque(maxlen=_WINDOW)
+        self.rtts_seen = 0
         self.good_in = 0
         self.good_out = 0
         self.duplicates = 0
@@ -274,6 +278,8 @@ class LinkProbe:
             sample = now - frame.echo_us / 1e6 - frame.hold_us / 1e6
             if 0.0 <= sample < 60.0:
                 self.rtt = sample if self.rtt is None else self.rtt + (sample - self.rtt) / 8
+                self.rtts.append(sample)
+                self.rtts_seen += 1
         overdue = now - (self.rtt if self.rtt is not None else self._interval) - self.grace
         self._settle_out(newest, frame.heard_bitmap, overdue)
         if forgiven:

@@ -4,7 +4,8 @@ For each fault it sends canaries through the real data plane between the nodes t
 both directions. A fault under which no canary is ever lost hurt nobody: it counts neither as healed
 nor against the loop. Any other is healed when every direction delivers `STREAK` canaries in a row
 while the fault is still there, and the time to repair runs from the injection until the first of
-them. It reads nothing of what the loop believes.
+them. Mild faults, under which most canaries arrive all the same, are judged by their odds (`canary`).
+It reads nothing of what the loop believes.
 """
 
 from __future__ import annotations
@@ -12,69 +13,27 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mapek_runtime.loop.domain import Fault
 
+from .canary import OVERDUE, STREAK, Direction, direction
 from .plane import DataPlane
 
 __all__ = ["CANARY", "STREAK", "Referee"]
 
 CANARY = "mesh.canary"
-STREAK = 25
 _EVERY = 0.02
 _GRACE = 1.5
-_OVERDUE = 0.5
-"""Seconds after which a canary that has not arrived is taken for lost."""
-_STALE = 0.25
-"""Seconds without an arrival after which a streak is not going on any more."""
 _BODY = struct.Struct("!III")
-
-
-@dataclass(slots=True)
-class _Direction:
-    source: str
-    destination: str
-    sent: list[float] = field(default_factory=list)
-    """When each canary was sent; its index is its number."""
-    last: int = -1
-    lost: bool = False
-    """Whether any canary was lost."""
-    streak: int = 0
-    streak_began: float = 0.0
-
-    def delivered(self, number: int) -> None:
-        """Canary `number` arrived."""
-        if number >= len(self.sent) or number <= self.last:
-            return
-        if number != self.last + 1:
-            self.lost = True
-            self.streak = 0
-        if not self.streak:
-            self.streak_began = self.sent[number]
-        self.last = number
-        self.streak += 1
-
-    def waited(self, now: float) -> float:
-        """Seconds since the oldest canary that is on its way was sent."""
-        waiting = self.last + 1
-        return now - self.sent[waiting] if waiting < len(self.sent) else 0.0
-
-    def hurt(self, now: float) -> bool:
-        """Whether the fault cost this direction anything."""
-        return self.lost or self.waited(now) > _OVERDUE
-
-    def recovered_at(self, now: float) -> float | None:
-        """When the first canary of the streak that is going on was sent."""
-        return self.streak_began if self.streak >= STREAK and self.waited(now) < _STALE else None
 
 
 @dataclass(slots=True)
 class _Case:
     fault: Fault
     injected_at: float
-    directions: list[_Direction]
+    directions: list[Direction]
     cleared_at: float | None = None
     repair: float | None = None
     """Seconds until the slowest direction had recovered; None while the fault is not healed."""
@@ -85,7 +44,7 @@ class _Case:
         self.note_harm(now)
         if self.cleared_at is not None or self.repair is not None:
             return False
-        times = [direction.recovered_at(now) for direction in self.directions]
+        times = [way.recovered_at(now) for way in self.directions]
         known = [time for time in times if time is not None]
         if not self.hurt or not known or len(known) < len(times):
             return False
@@ -93,14 +52,14 @@ class _Case:
         return True
 
     def note_harm(self, now: float) -> None:
-        """Look whether a canary was lost."""
+        """Look whether a canary was lost, or enough of them."""
         if not self.hurt and self.cleared_at is None:
-            self.hurt = any(direction.hurt(now) for direction in self.directions)
+            self.hurt = any(way.hurt(now) for way in self.directions)
 
     def harmless(self, now: float) -> bool:
         """Whether nothing was lost although there was time for it."""
         end = now if self.cleared_at is None else self.cleared_at
-        return not self.hurt and (self.cleared_at is not None or end - self.injected_at > 2 * _OVERDUE)
+        return not self.hurt and (self.cleared_at is not None or end - self.injected_at > 2 * OVERDUE)
 
 
 class Referee:
@@ -114,8 +73,10 @@ class Referee:
         *,
         clock: Callable[[], float],
         emit: Callable[[str, Mapping[str, Any]], None],
+        usual_loss: float = 0.0,
     ) -> None:
         self._plane = plane
+        self._usual_loss = usual_loss
         self._nodes = frozenset(nodes)
         self._links = links
         self._clock = clock
@@ -155,7 +116,12 @@ class Referee:
             around = {b if a == fault.target else a for a, b in self._links if fault.target in (a, b)}
             pairs = [pair for peer in sorted(around) for pair in ((peer, fault.target), (fault.target, peer))]
         self._cases[fault.number] = _Case(
-            fault, self._clock(), [_Direction(source, destination) for source, destination in pairs]
+            fault,
+            self._clock(),
+            [
+                direction(fault, source, destination, usual_loss=self._usual_loss)
+                for source, destination in pairs
+            ],
         )
 
     def end(self, fault: Fault) -> None:
@@ -181,12 +147,13 @@ class Referee:
         """A canary came through."""
         if len(body) != _BODY.size:
             return
-        number, direction, canary = _BODY.unpack(body)
+        number, way, canary = _BODY.unpack(body)
         case = self._cases.get(number)
-        if case is None or case.cleared_at is not None or direction >= len(case.directions):
+        if case is None or case.cleared_at is not None or way >= len(case.directions):
             return
-        case.directions[direction].delivered(canary)
-        if case.judge(self._clock()) and case.repair is not None:
+        now = self._clock()
+        case.directions[way].delivered(canary, now)
+        if case.judge(now) and case.repair is not None:
             self._emit(
                 "fault.healed",
                 {
@@ -211,13 +178,13 @@ class Referee:
             if case.cleared_at is not None or case.repair is not None:
                 continue
             case.note_harm(now)
-            for index, direction in enumerate(case.directions):
-                number = len(direction.sent)
-                direction.sent.append(now)
+            for index, way in enumerate(case.directions):
+                number = len(way.sent)
+                way.sent.append(now)
                 # A node that is down sends nothing: its canary counts as lost.
-                if self._plane.running(direction.source):
+                if self._plane.running(way.source):
                     body = _BODY.pack(case.fault.number, index, number)
-                    self._plane.send(direction.source, direction.destination, CANARY, body)
+                    self._plane.send(way.source, way.destination, CANARY, body)
 
     def _called_for(self, action: str, target: str) -> bool:
         now = self._clock()

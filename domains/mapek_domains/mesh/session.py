@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 from mapek_runtime.errors import EngineUnavailable
-from mapek_runtime.loop.domain import DomainContext, LinkView
+from mapek_runtime.loop.domain import Consensus, DomainContext, LinkView, Normality
 
 from .engine import MeshEngine
 from .heal import MeshHealer
@@ -32,8 +32,14 @@ class MeshSession(Generic[E]):
 
     def plugins(self, node_id: str) -> Sequence[object]:
         """The phase plugins of one node: the first watches, the second acts."""
-        watcher = MeshWatcher(self._node(node_id))
-        return watcher, MeshHealer(watcher)
+        find = self._context.find
+
+        def leads() -> bool:
+            consensus = find(Consensus)
+            return consensus is not None and consensus.leader(node_id) == node_id
+
+        watcher = MeshWatcher(self._node(node_id), lambda: find(Normality), leads)
+        return watcher, MeshHealer(watcher, lambda: find(Consensus))
 
     # Topology
 

@@ -50,6 +50,12 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds between the probes of a link of the UDP mesh, in each direction."""
     loss: _Share = 0.0
     """Share of the datagrams lost on every link of a demonstration, in each direction, all the time."""
+    boot: Annotated[float, msgspec.Meta(ge=0.0, le=600.0)] = 0.0
+    """Seconds that a node of a demonstration takes to start; restarted meanwhile, it begins anew."""
+    chaos: Literal["hard", "mild", "all"] = "hard"
+    """Which faults `--chaos` makes in a demonstration: hard ones, which stop most of what a link carries
+    (blackholes, links and nodes down, losses of 40 to 70 %); mild ones (losses of 10 to 40 % and delays of
+    10 to 100 ms, half of them in one direction only); or all of these."""
     traffic: _Rate = 20.0
     """Messages a second that each node of a demonstration sends to others, to measure delivery."""
     traced_share: _Share = 0.02
@@ -62,7 +68,7 @@ def check_engine(settings: MeshSettings) -> None:
     if settings.engine == "udp":
         return
     default = MeshSettings()
-    for name in ("listen", "peers", "links", "loss"):
+    for name in ("listen", "peers", "links", "loss", "boot", "chaos"):
         if getattr(settings, name) != getattr(default, name):
             raise ConfigError(
                 f"[mesh] {name} belongs to the UDP mesh, and engine is 'babel', which builds a lab of its "

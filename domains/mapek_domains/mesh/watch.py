@@ -1,20 +1,27 @@
 """The watching half of the mesh's loop: Monitor, Analyze, and what is learned.
 
-Works on any engine. Thresholds are `detect`'s; each finding carries the value and the threshold that
+Works on any engine. Thresholds are `detect`'s; where nodes learn together what is normal (`Normality`),
+their model speaks too, of what no threshold sees. Each finding carries the value and the threshold that
 was in force. When nothing is heard over any link the node suspects itself and not the links.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from mapek_runtime import Cycle, Evidence, Finding, Insight, Observation
+from mapek_runtime.loop.domain import Normality
 
 from . import spans
-from .detect import THRESHOLD, LinkState, Normal, harmful_loss, run_limit
-from .engine import LinkReading, MeshEngine
+from .detect import THRESHOLD, LinkState, Normal, run_limit
+from .engine import LinkReading, MeshEngine, Overhears, link_id
+from .findings import by_model, by_thresholds, recovered
+from .judge import LinkJudge, Opinion
 from .meter import alarming
+from .rest import DRAINED_AT, goal_of, least_rest, rest_of_the_sick
 
 __all__ = ["MeshWatcher"]
 
@@ -22,6 +29,8 @@ _CALM_SCORE = THRESHOLD / 3
 _SUSPECT_RUN = 2
 _FRESH_LIFE = 5
 _KEEP_EVERY = 10.0
+_YOUNG = 2.0
+"""Seconds within which a new life takes what an earlier one has learned."""
 
 
 @runtime_checkable
@@ -34,26 +43,41 @@ class _Learns(Protocol):
 
 
 class MeshWatcher:
-    """Reads the links of one node, and says which are bad, which are good again, and which node is dead."""
+    """Reads the links of one node, and says which are bad, which are good again, and which node is dead.
+
+    `normality` finds the model of what is normal, None while there is none; `leads` says whether this node
+    leads the others, and so looks after nodes that are no neighbours of its own.
+    """
 
     name = "mesh.watch"
 
-    def __init__(self, engine: MeshEngine) -> None:
+    def __init__(
+        self,
+        engine: MeshEngine,
+        normality: Callable[[], Normality | None] = lambda: None,
+        leads: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.engine = engine
         self.readings: tuple[LinkReading, ...] = ()
         """The links as the last Monitor saw them."""
+        self.opinions: Mapping[str, Opinion] = {}
+        """What the model said of them in the last Analyze."""
+        self._judge = LinkJudge(engine.node_id, normality)
+        self._leads = leads
         self.distrusts_itself = False
         self._states: dict[str, LinkState] = {}
         self._peer_died: set[str] = set()
         self._neighbours: dict[str, set[str]] = {}
         self._limits: dict[str, int] = {}
         self._kept_at = float("-inf")
-        self._restored = False
+        self._born: float | None = None
 
     async def monitor(self, cycle: Cycle) -> Iterable[Observation]:
         """Read every link and look which nodes can be reached."""
-        if not self._restored:
-            self._restored = True
+        if self._born is None:
+            self._born = cycle.started
+        if cycle.started - self._born < _YOUNG:
+            # Again and again: what other nodes have kept for this one comes a little later.
             self._restore(cycle)
         with spans.node_discovery(self.engine.node_id) as span:
             nodes = self.engine.nodes()
@@ -68,17 +92,37 @@ class MeshWatcher:
         now = cycle.started
         broken = {reading.link: alarming(reading) for reading in self.readings}
         self.distrusts_itself = self._suspects_itself(broken)
+        self.opinions = self._judge.judge(
+            now,
+            self.readings,
+            {r.link: self._well(r, broken[r.link]) for r in self.readings},
+            stalled=bool(self.engine.stalled()),
+        )
+        edges = self.engine.edges()
         findings: list[Finding] = []
         for reading in self.readings:
             rules = broken[reading.link]
             state = self._states.setdefault(reading.link, LinkState())
+            # As things stand: a goal that is new counts at once, and none does while a way is needed.
+            state.least = least_rest(cycle.knowledge.goal(goal_of(reading.link)), reading.link, edges)
             calm = max(reading.score_in, reading.score_out) < _CALM_SCORE and not rules
-            state.observe(now, drained=reading.drained, alarmed=bool(rules), calm=calm)
+            opinion = self.opinions.get(reading.link)
+            bad = opinion is not None and bool(opinion.problem)
+            state.observe(
+                now,
+                drained=reading.drained,
+                alarmed=bool(rules) or bad,
+                calm=calm and not (opinion is not None and opinion.near),
+                rest=partial(self._rest, cycle, reading.link),
+            )
             if rules:
-                findings.append(_link_finding(reading, rules))
+                findings.append(by_thresholds(reading, rules))
+            elif opinion is not None and opinion.problem:
+                findings.append(by_model(reading.link, opinion))
             elif reading.drained_here and self._usable_again(state, reading, now):
-                findings.append(_recovered(reading))
+                findings.append(recovered(reading))
             findings += self._node_finding(reading, rules)
+        findings += self._dead_elsewhere()
         if self.distrusts_itself:
             dead = sum(any(rule.startswith("dead") for rule in rules) for rules in broken.values())
             findings.append(
@@ -100,17 +144,27 @@ class MeshWatcher:
 
     async def learn(self, cycle: Cycle) -> Iterable[Insight]:
         """Keep what is normal on each link, and tell when a threshold has moved by it."""
-        if cycle.started - self._kept_at < _KEEP_EVERY:
+        young = not self._limits
+        if not young and cycle.started - self._kept_at < _KEEP_EVERY:
             return ()
-        self._kept_at = cycle.started
+        # For the first time when what an earlier life has kept was taken up.
+        self._kept_at = cycle.started - (_KEEP_EVERY - _YOUNG if young else 0.0)
         losses = {reading.link: reading.baseline_loss for reading in self.readings}
         if isinstance(self.engine, _Learns):
             for link, normals in self.engine.normals().items():
                 losses[link] = max(normal.upper for normal in normals)
+                if young:
+                    # It rests on nothing yet, and an earlier life may have kept more.
+                    continue
                 for direction, normal in zip(("in", "out"), normals, strict=True):
                     cycle.knowledge.remember(f"mesh.normal.{link}.{direction}.lost", round(normal.lost, 3))
                     cycle.knowledge.remember(f"mesh.normal.{link}.{direction}.total", round(normal.total, 1))
         return tuple(self._moved(losses))
+
+    def bad(self, reading: LinkReading) -> bool:
+        """Whether a rule is broken on a link, or the model is heard of it."""
+        opinion = self.opinions.get(reading.link)
+        return bool(alarming(reading)) or (opinion is not None and bool(opinion.problem))
 
     def restarter(self, node_id: str) -> str:
         """Who restarts a dead node: the lowest of its neighbours that can be reached."""
@@ -155,6 +209,15 @@ class MeshWatcher:
             self._neighbours.setdefault(a, set()).add(b)
             self._neighbours.setdefault(b, set()).add(a)
 
+    def _well(self, reading: LinkReading, rules: tuple[str, ...]) -> bool | None:
+        """What the thresholds say of a link; None while it is out of use, or the fault may be here."""
+        if self.distrusts_itself or self.engine.stalled():
+            return None
+        if rules:
+            return False
+        score = max(reading.score_in, reading.score_out)
+        return True if score < _CALM_SCORE and not reading.drained else None
+
     def _suspects_itself(self, broken: dict[str, tuple[str, ...]]) -> bool:
         """One link is dead, and no other link works either or looks as if it did.
 
@@ -197,6 +260,37 @@ class MeshWatcher:
             message=f"{reading.peer} is silent on every link, for {reading.silence:.2f} s on {reading.link}",
         )
 
+    def _rest(self, cycle: Cycle, link: str) -> float:
+        """How long a link rests at least that was drained just now."""
+        knowledge = cycle.knowledge
+        ends = link.split("~")
+        links = {link_id(end, peer) for end in ends for peer in self._neighbours.get(end, ())}
+        drained_at: dict[str, object] = {}
+        for each in links - {link}:
+            key = DRAINED_AT + each
+            times = [knowledge.fact(key), *knowledge.facts_elsewhere(key).values()]
+            drained_at[each] = max((at for at in times if isinstance(at, float)), default=None)
+        return rest_of_the_sick(link, drained_at, time.time())
+
+    def _dead_elsewhere(self) -> Iterator[Finding]:
+        if self.distrusts_itself or not isinstance(self.engine, Overhears) or not self._leads():
+            return
+        for node in self.engine.unheard():
+            yield Finding(
+                target=node,
+                problem="node.dead",
+                evidence=(
+                    Evidence(
+                        metric="node.heard_by",
+                        value=0,
+                        threshold=1,
+                        unit="{node}",
+                        rule="it was heard, and no node that can be reached says that it hears it",
+                    ),
+                ),
+                message=f"{node} is heard by none of the nodes that can be reached",
+            )
+
     def _restore(self, cycle: Cycle) -> None:
         if not isinstance(self.engine, _Learns):
             return
@@ -209,60 +303,3 @@ class MeshWatcher:
                     kept.append(Normal(lost, total))
             if len(kept) == 2:
                 self.engine.restore(link, (kept[0], kept[1]))
-
-
-def _link_finding(reading: LinkReading, rules: tuple[str, ...]) -> Finding:
-    limit = run_limit(reading.baseline_loss)
-    harmful = harmful_loss(reading.baseline_loss)
-    evidence: list[Evidence] = []
-    for way, missed, score, loss in (
-        ("in", reading.missed_in, reading.score_in, reading.loss_in),
-        ("out", reading.missed_out, reading.score_out, reading.loss_out),
-    ):
-        if f"dead.{way}" in rules:
-            evidence.append(
-                Evidence(
-                    metric=f"link.missed_{way}", value=missed, threshold=limit, unit="{probe}",
-                    rule=f"in a row; up to {reading.baseline_loss:.2%} loss is normal here",
-                )
-            )  # fmt: skip
-        if f"lossy.{way}" in rules:
-            evidence += (
-                Evidence(metric=f"link.score_{way}", value=score, threshold=THRESHOLD, rule="cumulative sum"),
-                Evidence(metric=f"link.loss_{way}", value=loss, threshold=harmful, rule="since the change"),
-            )
-    dead = any(rule.startswith("dead") for rule in rules)
-    ways = " and ".join(sorted({rule.partition(".")[2] for rule in rules}))
-    if dead:
-        confidence = 1.0 - max(reading.baseline_loss, 1e-4) ** max(reading.missed_in, reading.missed_out)
-        message = f"{max(reading.missed_in, reading.missed_out)} probes missed in a row ({ways})"
-    else:
-        confidence = 1.0 - 2.0 ** -max(reading.score_in, reading.score_out)
-        message = f"{max(reading.loss_in, reading.loss_out):.0%} of the probes are lost ({ways})"
-    return Finding(
-        target=reading.link,
-        problem="link.dead" if dead else "link.lossy",
-        confidence=max(confidence, 0.0),
-        severity=1.0 if dead else max(reading.loss_in, reading.loss_out),
-        evidence=tuple(evidence),
-        message=message,
-    )
-
-
-def _recovered(reading: LinkReading) -> Finding:
-    return Finding(
-        target=reading.link,
-        problem="link.recovered",
-        anomaly=False,
-        severity=0.0,
-        evidence=(
-            Evidence(
-                metric="link.good",
-                value=reading.good,
-                threshold=LinkState.GOOD_PROBES,
-                unit="{probe}",
-                rule=f"in a row, or {LinkState.CALM:g} s without an alarm",
-            ),
-        ),
-        message=f"{reading.link} has been good for long enough to be used again",
-    )

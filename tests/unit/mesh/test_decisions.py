@@ -347,6 +347,9 @@ async def test_what_is_normal_outlives_the_process() -> None:
     before, after = Learning(), Learning()
     first, second = Loop(before), Loop(after)
     await first.turn()
+    assert not first.knowledge.facts("mesh.normal.")  # a life that has just begun has learned nothing
+    first.now += 10.0
+    await first.turn()
     second.knowledge = first.knowledge
     await second.turn()
 

@@ -124,6 +124,18 @@ def test_a_drained_link_rests_at_least_five_seconds() -> None:
     assert state.recovered(5.1, good=1000)
 
 
+def test_a_link_rests_as_long_as_is_wanted_of_it_and_no_longer_once_that_is_over() -> None:
+    state = LinkState()
+    state.least = 60.0
+    state.observe(0.0, drained=True, alarmed=False, calm=True)
+
+    assert (state.cool_down, state.cooling(20.0)) == (5.0, 40.0)
+    assert not state.recovered(59.0, good=1000)
+    assert state.recovered(61.0, good=1000)
+    state.least = 0.0
+    assert state.recovered(20.0, good=1000)
+
+
 def test_each_relapse_doubles_the_rest_up_to_five_minutes() -> None:
     state = LinkState()
     now = 0.0

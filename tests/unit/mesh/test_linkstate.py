@@ -124,11 +124,11 @@ def test_others_tell_whether_a_silent_node_is_heard_elsewhere() -> None:
             mesh.carry(name, node.set_silent({peer: peer == "n1" for peer in peers}, mesh.now))
         else:
             mesh.carry(name, node.set_silent({"n1": False}, mesh.now))
-    heard = mesh.nodes["n3"].hears("n1", ["n2", "n4", "n5"])
+    heard = mesh.nodes["n3"].heard("n1", ["n2", "n4", "n5"])
     mesh.carry("n2", mesh.nodes["n2"].set_silent({"n1": True}, mesh.now))
 
     assert heard
-    assert not mesh.nodes["n3"].hears("n1", ["n2", "n4", "n5"])
+    assert not mesh.nodes["n3"].heard("n1", ["n2", "n4", "n5"])
 
 
 def test_a_quiet_mesh_sends_hellos_and_little_else() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mapek_domains.mesh.engine import link_id
 from mapek_domains.mesh.routes import reachable
-from mapek_domains.mesh.schedule import KINDS, fault_schedule
+from mapek_domains.mesh.schedule import KINDS, MIXES, SLOW, fault_schedule
 from mapek_domains.mesh.udp.emulator import ring_with_chords
 
 
@@ -22,12 +22,47 @@ def test_one_seed_is_one_schedule() -> None:
     assert fault_schedule(7, 60.0, nodes, links) != fault_schedule(8, 60.0, nodes, links)
 
 
+def test_the_schedule_of_a_seed_stays_what_it_was() -> None:
+    nodes = names(5)
+    faults = fault_schedule(7, 30.0, nodes, ring_with_chords(nodes))
+
+    assert [(f.kind, f.target, f.at, f.duration, dict(f.parameters)) for f in faults] == [
+        ("link.down", "node-1~node-3", 4.32, 8.29, {}),
+        ("link.down", "node-1~node-5", 10.4, 8.96, {}),
+        ("link.loss", "node-3~node-4", 17.55, 8.19, {"loss": 0.57}),
+        ("node.crash", "node-3", 24.67, 9.49, {}),
+    ]
+
+
+def test_mild_faults_are_as_mild_as_they_say() -> None:
+    nodes = names(5)
+    links = ring_with_chords(nodes)
+    faults = [f for seed in range(20) for f in fault_schedule(seed, 60.0, nodes, links, mix=MIXES["mild"])]
+    losses = [f.parameters["loss"] for f in faults if f.kind == "link.loss"]
+    delays = [f.parameters["delay"] + f.parameters["jitter"] / 2 for f in faults if f.kind == SLOW]
+
+    assert {f.kind for f in faults} == {"link.loss", SLOW}
+    assert all(0.1 <= loss <= 0.4 for loss in losses)
+    assert all(0.009 <= delay <= 0.101 for delay in delays)
+    assert 0.3 < sum("one_way" in f.parameters for f in faults) / len(faults) < 0.7
+    assert all("reverse" in f.parameters for f in faults if "one_way" in f.parameters)
+
+
+def test_all_faults_are_the_hard_and_the_mild_ones() -> None:
+    nodes = names(5)
+    links = ring_with_chords(nodes)
+    faults = [f for seed in range(20) for f in fault_schedule(seed, 60.0, nodes, links, mix=MIXES["all"])]
+
+    assert {f.kind for f in faults} == {*KINDS, SLOW}
+
+
+@pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 20, 50])
-def test_no_schedule_cuts_the_mesh(count: int) -> None:
+def test_no_schedule_cuts_the_mesh(count: int, mix: str) -> None:
     nodes = names(count)
     links = ring_with_chords(nodes)
     for seed in range(40):
-        faults = fault_schedule(seed, 90.0, nodes, links)
+        faults = fault_schedule(seed, 90.0, nodes, links, mix=MIXES[mix])
         for fault in faults:
             active = {f.target for f in faults if f.at <= fault.at < f.at + f.duration}
             left = [(a, b) for a, b in links if not {a, b} & active and link_id(a, b) not in active]

@@ -36,7 +36,7 @@ def test_check_prints_each_value_with_its_source(tmp_path: Path, monkeypatch: py
     assert "loop.jitter = 0.1    # MAPEK_LOOP_JITTER" in result.stdout
     assert f'mesh.listen = "127.0.0.1:0"    # {file}' in result.stdout
     assert 'loop.overlap = "skip"    # default' in result.stdout
-    assert "nodes: node-1; domains: mesh; plugins: none" in result.stdout
+    assert "nodes: node-1; domains: mesh, raft, crdt, fl; plugins: none" in result.stdout
 
 
 def test_check_does_not_show_secrets(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class BabelLoops:
 
     async def crashed(self, node_id: str) -> None:
         """The node is gone: its loop ends at once."""
+        self.session.crashed(node_id)
         runtime = self._runtimes.pop(node_id, None)
         if runtime is not None:
             await runtime.cancel()

@@ -13,7 +13,6 @@ from mapek_domains.mesh.lab import Lab
 from mapek_domains.mesh.lab.namespace import link_socket, node_socket
 from mapek_runtime.errors import EngineUnavailable
 
-from .identity import ECHO_PORT
 from .links import BabelLink
 from .node import BabelNode
 from .sockets import PORT
@@ -158,8 +157,8 @@ class BabelMesh:
             open_sockets=open_sockets,
             node_of=self.lab.topology.node_of,
             address_of=self.lab.topology.identity,
-            open_identity=lambda: node_socket(
-                self.lab.namespace(name), self.lab.topology.identity(name), ECHO_PORT
+            open_identity=lambda port: node_socket(
+                self.lab.namespace(name), self.lab.topology.identity(name), port
             ),
             restart_node=lambda node_id: self.restart(node_id, by=name),
             alarm=lambda reason: self._alarm(name, reason),

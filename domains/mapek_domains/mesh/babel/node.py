@@ -24,8 +24,9 @@ from mapek_runtime.errors import EngineUnavailable
 
 from .advert import Advert, Adverts, encode
 from .control import BabelControl
-from .identity import ECHO_PORT, IdentitySocket
+from .identity import ECHO_PORT, MESSAGE_PORT, IdentitySocket
 from .links import BabelLink, ProbedLinks
+from .messages import KernelMessages
 
 __all__ = ["BabelNode"]
 
@@ -38,8 +39,8 @@ _REPEATS = (0.03, 0.1)
 class BabelNode:
     """Implements `MeshEngine` over the babeld that listens on `control`.
 
-    `open_sockets` gives a bound datagram socket for each peer, `open_identity` one on the address
-    that the node is known by. `node_of` names the node that a prefix belongs to, `address_of` the
+    `open_sockets` gives a bound datagram socket for each peer, `open_identity` one on a port of the
+    address that the node is known by. `node_of` names the node that a prefix belongs to, `address_of` the
     address of a node. `restart_node` starts a dead node again. `alarm` is called, at most once a
     probe interval, with the reason when a link begins to look bad: trigger the loop with it.
     `on_action` hears of each drain and undrain.
@@ -56,7 +57,7 @@ class BabelNode:
         open_sockets: Callable[[], Mapping[str, socket.socket]],
         node_of: Callable[[str], str | None],
         address_of: Callable[[str], str],
-        open_identity: Callable[[], socket.socket],
+        open_identity: Callable[[int], socket.socket],
         restart_node: Callable[[str], Awaitable[str]],
         alarm: Callable[[str], None] = lambda _reason: None,
         on_action: Callable[[str, str], None] = lambda _action, _target: None,
@@ -80,6 +81,10 @@ class BabelNode:
         self._open_identity = open_identity
         self._identity: IdentitySocket | None = None
         self._echo = Echo(self._say)
+        self._kernel = KernelMessages(
+            node_id, address_of=address_of, node_of=lambda address: node_of(f"{address}/32")
+        )
+        self.messages = self._kernel.plane
         self._on_action = on_action
         self.notices_after = notices_after
         self._interface_parameters = interface_parameters
@@ -120,6 +125,16 @@ class BabelNode:
         """The path in force: our own next hop, then what each node on the way told of its own."""
         return self.adverts.route(self._next_hops(), destination)
 
+    def reachable(self) -> Sequence[str]:
+        """The other nodes to which a route is installed."""
+        return sorted(self._next_hops())
+
+    def unheard(self) -> Sequence[str]:
+        """Nodes other than neighbours that were heard once, and whose adverts come by no way now."""
+        peers = {link.peer for link in self._links.values()}
+        spoken = self.adverts.alive(time.monotonic())
+        return [node for node, speaks in spoken.items() if not speaks and node not in peers]
+
     def stalled(self) -> float:
         """The longest oversleep of the last second."""
         return self._probed.overslept() if self._probed is not None else 0.0
@@ -137,8 +152,9 @@ class BabelNode:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Datagrams sent, refused and malformed."""
-        return self._probed.sockets.counts if self._probed is not None else {}
+        """Datagrams sent, refused and malformed on the links, and messages."""
+        links = self._probed.sockets.counts if self._probed is not None else {}
+        return {**links, **{f"messages.{name}": count for name, count in self.messages.counts.items()}}
 
     def ask(self, node_id: str) -> None:
         """Ask a node for an answer over the routes in force."""
@@ -204,7 +220,8 @@ class BabelNode:
     def _begin(self, control: BabelControl) -> ProbedLinks:
         now = time.monotonic()
         self._control = control
-        self._identity = IdentitySocket(self._open_identity(), self._heard)
+        self._identity = IdentitySocket(self._open_identity(ECHO_PORT), self._heard)
+        self._kernel.open(self._open_identity(MESSAGE_PORT))
         self._probed = ProbedLinks(
             self.node_id,
             tuple(self._links.values()),
@@ -229,6 +246,7 @@ class BabelNode:
             self._probed.close()
         if self._identity is not None:
             self._identity.close()
+        self._kernel.close()
         self._probed = self._identity = None
         self._echo.forget()
         self._control = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from mapek_domains.mesh.chaos import BreakableSession, Chaos
 from mapek_domains.mesh.lab import BabelSettings, Lab
 from mapek_domains.mesh.settings import MeshSettings
+from mapek_domains.mesh.udp.messenger import MessengerSession
 from mapek_runtime.errors import EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, Fault
 
@@ -29,7 +30,7 @@ def lab_settings(settings: MeshSettings) -> BabelSettings:
     )
 
 
-class BabelSession(BreakableSession[BabelNode]):
+class BabelSession(BreakableSession[BabelNode], MessengerSession[BabelNode]):
     """`async with BabelSession(lab, context, settings) as session:`, in a lab that is up."""
 
     def __init__(self, lab: Lab, context: DomainContext, settings: MeshSettings) -> None:
@@ -101,6 +102,13 @@ class BabelSession(BreakableSession[BabelNode]):
     def alive(self) -> Mapping[str, bool]:
         """Whether each node runs."""
         return {name: node.running for name, node in self.nodes.items()}
+
+    # Messenger
+
+    def reachable(self, node_id: str) -> Sequence[str]:
+        """The other nodes to which `node_id` has a route installed; none while it is down."""
+        node = self._node(node_id)
+        return node.reachable() if node.running else ()
 
     # Breakable
 

@@ -6,15 +6,18 @@ The sockets and packets are real; faults are made in the emulator, and by ending
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Mapping
 
 from mapek_domains.mesh.chaos import BreakableSession, Chaos
+from mapek_domains.mesh.schedule import KINDS, MIXES, SLOW
 from mapek_domains.mesh.settings import MeshSettings, topology_of
 from mapek_runtime.errors import EngineUnavailable
 from mapek_runtime.loop.domain import DomainContext, Fault
 
-from .emulator import Emulator
+from .emulator import Conditions, Emulator
+from .faults import set_fault
 from .node import UdpNode
 from .plane import MessageData
 from .port import Address
@@ -34,6 +37,7 @@ class DemoSession(BreakableSession[UdpNode], UdpSession):
         self._pairs = links
         self._addresses: dict[str, Address] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._booting: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._plane = MessageData(self.nodes)
         self.chaos = Chaos(
@@ -44,6 +48,9 @@ class DemoSession(BreakableSession[UdpNode], UdpSession):
             context=context,
             traffic=settings.traffic,
             traced_share=settings.traced_share,
+            mix=MIXES[settings.chaos],
+            kinds=(*KINDS, SLOW),
+            usual_loss=settings.loss,
         )
 
     async def bind(self) -> None:
@@ -77,22 +84,27 @@ class DemoSession(BreakableSession[UdpNode], UdpSession):
     def stop(self) -> None:
         """End the tasks of the mesh."""
         super().stop()
-        for task in self._running.values():
+        self._group = None
+        for task in (*self._running.values(), *self._booting.values()):
             task.cancel()
 
     async def restart(self, node_id: str) -> None:
-        """Start a crashed node again, without memory; raises `EngineUnavailable` for one that runs."""
-        node = self._node(node_id)
-        if node.running:
+        """Start a crashed node again, without memory; raises `EngineUnavailable` for one that runs.
+
+        Where nodes take time to boot this only begins it, and a node that boots begins anew.
+        """
+        if self._node(node_id).running:
             raise EngineUnavailable(
                 f"{node_id!r} runs; it is cut off, and a restart would not mend its links"
             )
-        await node.open(self._addresses[node_id])
-        self._connect(node_id)
+        self._stop_booting(node_id)
+        if not self._settings.boot:
+            await self._begin(node_id)
+            return
         assert self._group is not None
-        self._running[node_id] = self._spawn(self._group, node)
-        self.chaos.referee.started(node_id)
-        await self._context.supervisor.restarted(node_id)
+        self._booting[node_id] = self._group.create_task(
+            self._boot(node_id), name=f"boot {node_id}", context=contextvars.Context()
+        )
 
     def alive(self) -> Mapping[str, bool]:
         """Whether each node runs."""
@@ -103,6 +115,7 @@ class DemoSession(BreakableSession[UdpNode], UdpSession):
     async def crash(self, node_id: str) -> None:
         """End a node at once: its socket, its timer and its loop."""
         node = self._node(node_id)
+        self._stop_booting(node_id)
         if not node.running:
             return
         node.close()
@@ -110,9 +123,10 @@ class DemoSession(BreakableSession[UdpNode], UdpSession):
         await self._context.supervisor.crashed(node_id)
 
     async def revive(self, node_id: str) -> None:
-        """Start a node that is down."""
+        """Start a node that is down, at once."""
         if not self._node(node_id).running:
-            await self.restart(node_id)
+            self._stop_booting(node_id)
+            await self._begin(node_id)
 
     async def break_link(self, fault: Fault) -> None:
         """Change what the emulator does to the link's datagrams."""
@@ -124,20 +138,32 @@ class DemoSession(BreakableSession[UdpNode], UdpSession):
 
     # Inside
 
+    async def _boot(self, node_id: str) -> None:
+        await asyncio.sleep(self._settings.boot)
+        # From here on it is not stopped any more.
+        del self._booting[node_id]
+        await self._begin(node_id)
+
+    def _stop_booting(self, node_id: str) -> None:
+        booting = self._booting.pop(node_id, None)
+        if booting is not None:
+            booting.cancel()
+
+    async def _begin(self, node_id: str) -> None:
+        node = self._node(node_id)
+        await node.open(self._addresses[node_id])
+        if self._group is None:
+            node.close()
+            return
+        self._connect(node_id)
+        self._running[node_id] = self._spawn(self._group, node)
+        self.chaos.referee.started(node_id)
+        await self._context.supervisor.restarted(node_id)
+
     def _connect(self, name: str) -> None:
         peers = [b if a == name else a for a, b in self._pairs if name in (a, b)]
         self.nodes[name].connect({peer: self._addresses[peer] for peer in peers})
 
     def _set_link(self, fault: Fault, *, present: bool) -> None:
-        a, _, b = fault.target.partition("~")
-        if fault.parameters.get("reverse"):
-            a, b = b, a
-        match fault.kind:
-            case "link.blackhole":
-                self.emulator.change(a, b, blackhole=present)
-            case "link.down":
-                self.emulator.set_down(a, b, present)
-            case _:
-                loss = fault.parameters.get("loss", 0.6) if present else self._settings.loss
-                self.emulator.change(a, b, loss=loss)
-                self.emulator.change(b, a, loss=loss)
+        usual = Conditions(loss=self._settings.loss)
+        set_fault(self.emulator, fault, present=present, usual=lambda _sender, _receiver: usual)

@@ -2,8 +2,8 @@
 
 The sockets and packets are real; the emulator stands before the sender's socket and decides for each
 datagram whether it is sent, and how late. Loss, delay and blackholes are of one direction of a link.
-Losses come from a seeded generator for each direction, so one link's traffic does not change
-another's luck. Knows no node and no socket.
+Losses and jitter come from a seeded generator for each direction, so one link's traffic does not
+change another's luck. Knows no node and no socket.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ __all__ = ["Conditions", "Emulator", "ring_with_chords"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The state of one direction of a link: the share lost, and seconds of delay."""
+    """The state of one direction of a link: the share lost, and seconds of delay.
+
+    A datagram is held back for `delay` seconds and up to `jitter` more, at random.
+    """
 
     loss: float = 0.0
     delay: float = 0.0
     blackhole: bool = False
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.loss <= 1.0:
             raise ValueError(f"loss is {self.loss!r}; it must lie in 0..1")
-        if self.delay < 0.0:
-            raise ValueError(f"delay is {self.delay!r}; it must not be negative")
+        if self.delay < 0.0 or self.jitter < 0.0:
+            raise ValueError(f"delay is {self.delay!r} and jitter {self.jitter!r}; neither may be negative")
 
 
 _PERFECT = Conditions()
@@ -55,6 +59,8 @@ class Emulator:
         ):
             self.dropped += 1
             return None
+        if conditions.jitter:
+            return conditions.delay + conditions.jitter * self._random(sender, receiver).random()
         return conditions.delay
 
     def conditions(self, sender: str, receiver: str) -> Conditions:
@@ -69,6 +75,7 @@ class Emulator:
         loss: float | None = None,
         delay: float | None = None,
         blackhole: bool | None = None,
+        jitter: float | None = None,
     ) -> None:
         """Change one direction of a link; what is not named stays."""
         now = self.conditions(sender, receiver)
@@ -77,6 +84,7 @@ class Emulator:
             loss=now.loss if loss is None else loss,
             delay=now.delay if delay is None else delay,
             blackhole=now.blackhole if blackhole is None else blackhole,
+            jitter=now.jitter if jitter is None else jitter,
         )
         if changed == _PERFECT:
             self._conditions.pop((sender, receiver), None)

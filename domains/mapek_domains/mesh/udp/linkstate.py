@@ -97,6 +97,8 @@ class LinkStateNode:
             out.append((peer, self._hello(now)))
         if two_way != neighbour.two_way:
             neighbour.two_way = two_way
+            # A hello is heard as well as a probe, and comes first.
+            neighbour.silent &= not two_way
             neighbour.unacked.clear()
             out += self._advertise(now)
         known = dict(frame.digest)
@@ -179,15 +181,19 @@ class LinkStateNode:
         """Every node heard of: neighbours, and whoever has an LSA."""
         return self._database.keys() | self._neighbours.keys()
 
-    def hears(self, peer: str, among: Iterable[str]) -> bool:
-        """Whether one of the nodes in `among` says that it hears probes of `peer`."""
+    def heard(self, peer: str, among: Iterable[str]) -> bool | None:
+        """Whether one of the nodes in `among` says that it hears probes of `peer`; None where none of them
+        is linked to it."""
+        known: bool | None = None
         for node in among:
             held = self._database.get(node)
             if node != peer and held is not None:
                 for link in held[0].links:
-                    if link.peer == peer and not link.silent:
-                        return True
-        return False
+                    if link.peer == peer:
+                        if not link.silent:
+                            return True
+                        known = False
+        return known
 
     def edges(self) -> tuple[tuple[str, str, int], ...]:
         """The usable links with their costs, each once, in order: both ends advertise, none drained."""

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from contextvars import Token
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate
+from opentelemetry import trace
 from opentelemetry.context.context import Context
 
-from mapek_domains.mesh import spans
+from mapek_domains.mesh import carried, spans
 
 from .wire import MAX_PAYLOAD, MAX_TTL, Data
 
@@ -70,7 +70,7 @@ class MessagePlane:
         )
         self.counts["sent"] += 1
         if destination == self.node_id:
-            self._deliver(frame if not traced else _carrying(frame, frame.ttl))
+            self._deliver(_carrying(trace.get_current_span(), frame, frame.ttl) if traced else frame)
         elif traced:
             self._hand_on_traced(frame, frame.ttl, None)
         else:
@@ -83,11 +83,13 @@ class MessagePlane:
             self._deliver(frame)
         elif frame.ttl <= 1:
             self.counts["dropped.ttl"] += 1
-        elif frame.traceparent:
-            carrier = {"traceparent": frame.traceparent, "tracestate": frame.tracestate}
-            self._hand_on_traced(frame, frame.ttl - 1, propagate.extract(carrier, Context()))
         else:
-            self._hand_on(_with(frame, frame.ttl - 1, "", ""))
+            context = carried.read(frame.traceparent, frame.tracestate) if frame.traceparent else Context()
+            # One that cannot be read would begin a trace of its own at every hop.
+            if trace.get_current_span(context).get_span_context().is_valid:
+                self._hand_on_traced(frame, frame.ttl - 1, context)
+            else:
+                self._hand_on(_with(frame, frame.ttl - 1, "", ""))
 
     @property
     def topics(self) -> frozenset[str]:
@@ -111,8 +113,8 @@ class MessagePlane:
         scope = spans.message_forwarding(self.node_id, frame.destination, f"{frame.id:016x}")
         if context is not None:
             scope = scope.under(context)
-        with scope:
-            self._hand_on(_carrying(frame, ttl))
+        with scope as span:
+            self._hand_on(_carrying(span, frame, ttl))
 
     def _hand_on(self, frame: Data) -> None:
         hop = self._next_hop(frame.destination)
@@ -165,16 +167,13 @@ class Subscription(AsyncIterator[tuple[str, bytes]]):
             await self._ready.wait()
         frame = self._waiting.popleft()
         if frame.traceparent:
-            carrier = {"traceparent": frame.traceparent, "tracestate": frame.tracestate}
-            token = otel_context.attach(propagate.extract(carrier))
+            token = otel_context.attach(carried.read(frame.traceparent, frame.tracestate))
             self._attached = (asyncio.current_task(), token)
         return frame.source, frame.payload
 
 
-def _carrying(frame: Data, ttl: int) -> Data:
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    return _with(frame, ttl, carrier.get("traceparent", ""), carrier.get("tracestate", ""))
+def _carrying(span: trace.Span, frame: Data, ttl: int) -> Data:
+    return _with(frame, ttl, *carried.write(span))
 
 
 def _with(frame: Data, ttl: int, traceparent: str, tracestate: str) -> Data:

@@ -22,7 +22,7 @@ from mapek_domains.mesh.echo import Echo
 from mapek_domains.mesh.engine import LinkReading, link_id
 from mapek_domains.mesh.meter import LinkMeter
 from mapek_domains.mesh.probe import DEFAULT_INTERVAL, Probe
-from mapek_domains.mesh.routes import RouteTable
+from mapek_domains.mesh.routes import RouteTable, reachable
 from mapek_runtime.errors import EngineUnavailable
 
 from .emulator import Emulator
@@ -36,6 +36,7 @@ __all__ = ["OVERSLEPT", "UdpNode"]
 OVERSLEPT = 0.06
 """Seconds by which the timer may be late before the node distrusts what it missed."""
 _LATELY = 1.0
+_NEW = 1.0
 _LARGE = 32
 _SETTLE = 0.05
 _ECHO = "mesh.echo"
@@ -114,6 +115,7 @@ class UdpNode:
         self._due = now
         self._slept = (-_LATELY, 0.0)
         self._alarmed.clear()
+        self._once_heard: set[str] = set()
         self._echo.forget()
         self.messages.begin(epoch)
 
@@ -195,6 +197,19 @@ class UdpNode:
             **{f"bytes.{kind}": count for kind, count in self._bytes.items()},
         }
 
+    def unheard(self) -> Sequence[str]:
+        """Nodes other than neighbours that were heard once, and that no node in reach hears now."""
+        silent: list[str] = []
+        for node in self._state.nodes():
+            if node == self.node_id or node in self._meters:
+                continue
+            heard = self._state.heard(node, self._around(node))
+            if heard:
+                self._once_heard.add(node)
+            elif heard is False and node in self._once_heard:
+                silent.append(node)
+        return silent
+
     def normals(self) -> Mapping[str, tuple[Normal, Normal]]:
         """What was learned to be normal on each link, in and out."""
         return {meter.link: meter.normal for meter in self._meters.values()}
@@ -213,6 +228,15 @@ class UdpNode:
         """Whether the node has answered a question asked since then."""
         return self._echo.answered(node_id, since)
 
+    def cannot_restart(self, node_id: str) -> str:
+        """Why this node cannot start that one again; empty where it may be tried."""
+        if self._restarter is not None:
+            return ""
+        return (
+            f"{node_id} runs in another process; its service manager starts it again "
+            "(systemd: Restart=on-failure)"
+        )
+
     # -- what the plugins tell it -----------------------------------------------------------------
 
     async def drain(self, link: str) -> str:
@@ -226,10 +250,8 @@ class UdpNode:
     async def restart(self, node_id: str) -> str:
         """Start a dead node of this process again."""
         if self._restarter is None:
-            raise EngineUnavailable(
-                f"the UDP mesh cannot restart {node_id!r} from {self.node_id!r}: it runs in another process; "
-                "let its service manager restart it (systemd: Restart=always)"
-            )
+            why = self.cannot_restart(node_id)
+            raise EngineUnavailable(f"the UDP mesh cannot restart {node_id!r} from {self.node_id!r}: {why}")
         self._on_action("restart", self.node_id, node_id)
         restarted = self._restarter(node_id)
         if asyncio.iscoroutine(restarted):
@@ -319,7 +341,12 @@ class UdpNode:
             self._transmit(peer, meter.next_probe(now))
             self._watch(peer, meter, now)
         self._control(self._state.tick(now))
-        silent = {peer: meter.silent(now) for peer, meter in self._meters.items()}
+        # Right after its start hellos come before probes: within a second none was missed yet.
+        silent = {
+            peer: meter.silent(now)
+            and (meter.probe.seen or not self._state.adjacent(peer) or meter.probe.silence(now) > _NEW)
+            for peer, meter in self._meters.items()
+        }
         self._control(self._state.set_silent(silent, now))
         self._converge(now)
 
@@ -337,7 +364,13 @@ class UdpNode:
             self._alarm(self.node_id, f"node {peer} looks dead")
 
     def _dead(self, peer: str, meter: LinkMeter, now: float) -> bool:
-        return meter.silent(now) and not self._state.hears(peer, self._table.destinations)
+        return meter.silent(now) and not self._state.heard(peer, self._around(peer))
+
+    def _around(self, node: str) -> Iterable[str]:
+        """The nodes to which there is a way that does not lead through `node`: what others once said is not
+        to be believed when only `node` itself could have told that they think otherwise now."""
+        edges = [edge for edge in self._edges if node not in edge]
+        return reachable(self.node_id, edges) - {self.node_id}
 
     def _say(self, node: str, body: bytes) -> None:
         self.messages.send(node, _ECHO, body, traced=False)

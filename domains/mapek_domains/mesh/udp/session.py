@@ -8,24 +8,22 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 
-from mapek_domains.mesh.session import MeshSession
 from mapek_domains.mesh.settings import MeshSettings, peer_addresses
 from mapek_runtime.errors import ConfigError
 from mapek_runtime.loop.domain import DomainContext
 
-from .messages import Subscription
+from .messenger import MessengerSession
 from .node import UdpNode
 from .port import parse_address, resolved
 
 __all__ = ["RealSession", "UdpSession"]
 
 
-class UdpSession(MeshSession[UdpNode], ABC):
-    """The nodes of this process; also a `Messenger`."""
+class UdpSession(MessengerSession[UdpNode], ABC):
+    """The nodes of this process, each with a socket of its own."""
 
     def __init__(self, context: DomainContext) -> None:
         super().__init__(context)
@@ -35,19 +33,12 @@ class UdpSession(MeshSession[UdpNode], ABC):
 
     # Messenger
 
-    async def send(self, source: str, destination: str, topic: str, payload: bytes) -> None:
-        """Send one message; delivery is not promised."""
-        self._node(source).messages.send(destination, topic, payload)
-
-    @asynccontextmanager
-    async def subscribe(self, node_id: str, topic: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        """(source, payload) of each message for `node_id` on `topic`, in the sender's trace context."""
-        subscription = Subscription()
-        with self._node(node_id).messages.receiving(topic, subscription.put):
-            try:
-                yield subscription
-            finally:
-                subscription.close()
+    def reachable(self, node_id: str) -> Sequence[str]:
+        """The other nodes to which `node_id` knows a way now; none while it is down."""
+        node = self._node(node_id)
+        if not node.running:
+            return ()
+        return [name for name, reached in node.nodes().items() if reached and name != node_id]
 
     # Life
 
