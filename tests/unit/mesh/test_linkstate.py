@@ -124,11 +124,28 @@ def test_others_tell_whether_a_silent_node_is_heard_elsewhere() -> None:
             mesh.carry(name, node.set_silent({peer: peer == "n1" for peer in peers}, mesh.now))
         else:
             mesh.carry(name, node.set_silent({"n1": False}, mesh.now))
-    heard = mesh.nodes["n3"].heard("n1", ["n2", "n4", "n5"])
+    heard = mesh.nodes["n3"].heard()
     mesh.carry("n2", mesh.nodes["n2"].set_silent({"n1": True}, mesh.now))
 
-    assert heard
-    assert not mesh.nodes["n3"].heard("n1", ["n2", "n4", "n5"])
+    assert heard == set(mesh.nodes)
+    assert mesh.nodes["n3"].heard() == set(mesh.nodes) - {"n1"}
+    assert mesh.nodes["n3"].missed(mesh.nodes["n3"].heard()) == {"n1"}
+
+
+def test_two_that_die_at_once_do_not_vouch_for_one_another() -> None:
+    mesh = Mesh()
+    mesh.run(2.0)
+    for name, node in mesh.nodes.items():
+        peers = {b if a == name else a for a, b in mesh.pairs if name in (a, b)}
+        mesh.carry(name, node.set_silent(dict.fromkeys(peers, False), mesh.now))
+    for name, node in mesh.nodes.items():
+        if name not in ("n1", "n2"):
+            peers = {b if a == name else a for a, b in mesh.pairs if name in (a, b)}
+            mesh.carry(name, node.set_silent({peer: peer in ("n1", "n2") for peer in peers}, mesh.now))
+
+    for name in set(mesh.nodes) - {"n1", "n2"}:
+        assert mesh.nodes[name].heard() == set(mesh.nodes) - {"n1", "n2"}
+        assert mesh.nodes[name].missed(mesh.nodes[name].heard()) == {"n1", "n2"}
 
 
 def test_a_quiet_mesh_sends_hellos_and_little_else() -> None:

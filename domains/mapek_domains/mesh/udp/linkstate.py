@@ -181,19 +181,25 @@ class LinkStateNode:
         """Every node heard of: neighbours, and whoever has an LSA."""
         return self._database.keys() | self._neighbours.keys()
 
-    def heard(self, peer: str, among: Iterable[str]) -> bool | None:
-        """Whether one of the nodes in `among` says that it hears probes of `peer`; None where none of them
-        is linked to it."""
-        known: bool | None = None
-        for node in among:
-            held = self._database.get(node)
-            if node != peer and held is not None:
-                for link in held[0].links:
-                    if link.peer == peer:
-                        if not link.silent:
-                            return True
-                        known = False
-        return known
+    def heard(self) -> set[str]:
+        """The nodes that are heard: by this one, by one that it hears, and so on.
+
+        What others say counts only where they are heard themselves: of two that die at once each may still be
+        said to be heard by the other, and whoever lies behind a dead node cannot tell what it hears now.
+        """
+        heard, further = {self.node_id}, [self.node_id]
+        while further:
+            held = self._database.get(further.pop())
+            if held is not None:
+                news = {link.peer for link in held[0].links if not link.silent} - heard
+                heard |= news
+                further += news
+        return heard
+
+    def missed(self, heard: set[str]) -> set[str]:
+        """The nodes that are not heard, and next to one that is."""
+        beside = (held[0].links for origin, held in self._database.items() if origin in heard)
+        return {link.peer for links in beside for link in links} - heard
 
     def edges(self) -> tuple[tuple[str, str, int], ...]:
         """The usable links with their costs, each once, in order: both ends advertise, none drained."""

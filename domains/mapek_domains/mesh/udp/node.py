@@ -22,7 +22,7 @@ from mapek_domains.mesh.echo import Echo
 from mapek_domains.mesh.engine import LinkReading, link_id
 from mapek_domains.mesh.meter import LinkMeter
 from mapek_domains.mesh.probe import DEFAULT_INTERVAL, Probe
-from mapek_domains.mesh.routes import RouteTable, reachable
+from mapek_domains.mesh.routes import RouteTable
 from mapek_runtime.errors import EngineUnavailable
 
 from .emulator import Emulator
@@ -199,16 +199,9 @@ class UdpNode:
 
     def unheard(self) -> Sequence[str]:
         """Nodes other than neighbours that were heard once, and that no node in reach hears now."""
-        silent: list[str] = []
-        for node in self._state.nodes():
-            if node == self.node_id or node in self._meters:
-                continue
-            heard = self._state.heard(node, self._around(node))
-            if heard:
-                self._once_heard.add(node)
-            elif heard is False and node in self._once_heard:
-                silent.append(node)
-        return silent
+        heard = self._state.heard()
+        self._once_heard |= heard
+        return sorted((self._state.missed(heard) & self._once_heard) - self._meters.keys())
 
     def normals(self) -> Mapping[str, tuple[Normal, Normal]]:
         """What was learned to be normal on each link, in and out."""
@@ -337,10 +330,6 @@ class UdpNode:
                 meter.overslept(now)
 
     def _tick(self, now: float) -> None:
-        for peer, meter in self._meters.items():
-            self._transmit(peer, meter.next_probe(now))
-            self._watch(peer, meter, now)
-        self._control(self._state.tick(now))
         # Right after its start hellos come before probes: within a second none was missed yet.
         silent = {
             peer: meter.silent(now)
@@ -348,6 +337,10 @@ class UdpNode:
             for peer, meter in self._meters.items()
         }
         self._control(self._state.set_silent(silent, now))
+        for peer, meter in self._meters.items():
+            self._transmit(peer, meter.next_probe(now))
+            self._watch(peer, meter, now)
+        self._control(self._state.tick(now))
         self._converge(now)
 
     def _watch(self, peer: str, meter: LinkMeter, now: float) -> None:
@@ -364,13 +357,7 @@ class UdpNode:
             self._alarm(self.node_id, f"node {peer} looks dead")
 
     def _dead(self, peer: str, meter: LinkMeter, now: float) -> bool:
-        return meter.silent(now) and not self._state.heard(peer, self._around(peer))
-
-    def _around(self, node: str) -> Iterable[str]:
-        """The nodes to which there is a way that does not lead through `node`: what others once said is not
-        to be believed when only `node` itself could have told that they think otherwise now."""
-        edges = [edge for edge in self._edges if node not in edge]
-        return reachable(self.node_id, edges) - {self.node_id}
+        return meter.silent(now) and peer not in self._state.heard()
 
     def _say(self, node: str, body: bytes) -> None:
         self.messages.send(node, _ECHO, body, traced=False)
