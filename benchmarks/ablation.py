@@ -87,7 +87,7 @@ def outcomes(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "repair_ms": summary["repair_ms"]["median"] or 0.0,
         "repair_p95_ms": summary["repair_ms"]["p95"] or 0.0,
         "detection_ms": summary["detection_ms"]["median"] or 0.0,
-        "link_drained_ms": statistics.median(drained_after(events) or [0.0]),
+        "link_detection_ms": statistics.median(links_noticed(events) or [0.0]),
         "delivery": summary["delivery_ratio"] or 0.0,
         "wrong_or_doubled": summary["wrong_actions"] + doubled(events),
         "actions": summary["actions"],
@@ -117,20 +117,9 @@ def doubled(events: Sequence[Mapping[str, Any]]) -> int:
     return count
 
 
-def drained_after(events: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Milliseconds from the fault of each link until somebody drained it."""
-    found: list[float] = []
-    waiting: dict[str, float] = {}
-    for event in events:
-        target = event.get("target", "")
-        match event["event"]:
-            case "fault.injected" if "~" in target:
-                waiting[target] = event["at"]
-            case "link.drained" if target in waiting:
-                found.append((event["at"] - waiting.pop(target)) * 1000)
-            case "fault.cleared":
-                waiting.pop(target, None)
-    return found
+def links_noticed(events: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Milliseconds from the fault of each link until somebody found something about it."""
+    return [e["detection_ms"] for e in events if e["event"] == "fault.noticed" and "~" in e["target"]]
 
 
 async def _compare(scene: Scene, seeds: Sequence[int], duration: float) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ SLOWEST = Outcome("repair_p95_ms", "time to repair, p95, ms")
 DELIVERY = Outcome("delivery", "share of the messages delivered", more_is_better=True)
 WRONG = Outcome("wrong_or_doubled", "wrong or doubled actions")
 DETECTION = Outcome("detection_ms", "time until a fault is noticed, median, ms")
-LINK_DETECTION = Outcome("link_drained_ms", "from the link's fault to its drain, median, ms")
+LINK_DETECTION = Outcome("link_detection_ms", "until a link's fault is noticed, median, ms")
 HEALED = Outcome("healed", "faults healed", more_is_better=True)
 
 _WAIST = [(1, 2), (1, 4), (2, 6), (4, 6), (1, 3), (2, 3), (3, 5), (3, 7), (5, 7)]

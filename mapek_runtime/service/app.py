@@ -352,7 +352,8 @@ class Run:
     def _on_cycle(self, cycle: Cycle) -> None:
         if cycle.node_id in self.prepared.nodes:
             # A slow loop has it from those that have noticed.
-            self._detection.found(cycle.findings)
+            for noticed in self._detection.found(cycle.findings):
+                self._emit("fault.noticed", noticed)
         if self._feed is not None:
             self._feed.cycle(cycle)
         about_actions = [insight for insight in cycle.insights if insight.link is not None]

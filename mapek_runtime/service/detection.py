@@ -23,7 +23,7 @@ class Detection:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._unnoticed: dict[tuple[object, str], float] = {}
+        self._unnoticed: dict[tuple[object, str], tuple[float, object]] = {}
         self._seconds: list[float] = []
         self._missed = 0
 
@@ -43,16 +43,27 @@ class Detection:
             return
         key = fields.get("number"), str(fields.get("target", ""))
         if name == "fault.injected":
-            self._unnoticed[key] = self._clock()
+            self._unnoticed[key] = self._clock(), fields.get("kind")
         elif self._unnoticed.pop(key, None) is not None:
             self._missed += 1
 
-    def found(self, findings: Iterable[Finding]) -> None:
-        """What a cycle found, of whichever node."""
+    def found(self, findings: Iterable[Finding]) -> Sequence[Mapping[str, Any]]:
+        """What a cycle found, of whichever node; returns what to tell of each fault noticed by it."""
         if not self._unnoticed:
-            return
+            return ()
         targets = {finding.target for finding in findings if finding.anomaly}
         ends = {end for target in targets for end in _ENDS.split(target)}
         now = self._clock()
+        told = []
         for key in [key for key in self._unnoticed if key[1] in targets or key[1] in ends]:
-            self._seconds.append(now - self._unnoticed.pop(key))
+            since, kind = self._unnoticed.pop(key)
+            self._seconds.append(now - since)
+            told.append(
+                {
+                    "number": key[0],
+                    "kind": kind,
+                    "target": key[1],
+                    "detection_ms": round((now - since) * 1000, 3),
+                }
+            )
+        return told

@@ -124,6 +124,7 @@ def _learned(fields: Mapping[str, Any]) -> str:
 _EVENTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "action.wrong": lambda f: f"no fault called for it: {f['node']} did {f['action']} {f['target']}",
     "fault.cleared": lambda f: f"fault cleared: {f['kind']} on {f['target']}",
+    "fault.noticed": lambda f: f"noticed after {f['detection_ms']:.0f} ms: {f['kind']} on {f['target']}",
     "fault.healed": lambda f: f"healed after {f['repair_ms']:.0f} ms: {f['kind']} on {f['target']}",
     "fault.injected": _injected,
     "goal.set": lambda f: f"{f['node']} wants {f['goal']} {f['value']:g} (was {f['before']:g})",

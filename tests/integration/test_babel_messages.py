@@ -128,6 +128,7 @@ async def test_messages_of_every_size_arrive_whole_from_everywhere() -> None:
         assert session.nodes["n1"].messages.counts["dropped.no_route"] == 1
 
 
+@pytest.mark.slow
 async def test_a_lossy_link_loses_some_messages_and_harms_none() -> None:
     rng = random.Random(6)
     sent = [b"%d " % number + rng.randbytes(rng.choice((10, 3000))) for number in range(200)]
@@ -150,6 +151,7 @@ async def test_a_lossy_link_loses_some_messages_and_harms_none() -> None:
     assert [name for name in counts if name.startswith("dropped")] == []
 
 
+@pytest.mark.slow
 async def test_messages_find_the_way_around_a_blackhole_that_the_loop_has_found() -> None:
     async with Lab(settings=SLOW) as lab, BabelLoops(lab) as loops:
         session = loops.session

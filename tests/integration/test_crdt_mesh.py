@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from mapek_domains.crdt.plugin import domain as crdt
 from mapek_domains.crdt.session import CrdtSession
 from mapek_domains.crdt.settings import CrdtSettings
@@ -137,6 +139,7 @@ async def five(state: Path | None = None) -> AsyncIterator[Five]:
             await here.stop()
 
 
+@pytest.mark.slow
 async def test_after_a_partition_all_nodes_know_the_same_and_nothing_is_lost() -> None:
     with Recorder() as recorder:
         async with five() as here:

@@ -230,6 +230,7 @@ async def test_a_run_with_the_exporter_of_the_sdk_loses_nothing(tmp_path: Path) 
             group.create_task(check(protocol))
 
 
+@pytest.mark.slow
 async def test_a_run_without_its_collector_leaves_its_spans_for_the_next(tmp_path: Path) -> None:
     port = free_port()
     variables = {

@@ -71,6 +71,7 @@ def walk(nodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from walk(node["children"])
 
 
+@pytest.mark.slow
 async def test_sonar_gets_every_cycle_as_one_trace_with_five_phases() -> None:
     async with sonar() as client:
         summary = await run_mapek(str(client.base_url), "--nodes", "3", "--duration", "3")

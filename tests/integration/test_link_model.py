@@ -142,6 +142,7 @@ async def test_what_the_nodes_have_learned_finds_and_heals_what_no_threshold_see
     assert [failure for cycle in loops.cycles for failure in cycle.failures] == []
 
 
+@pytest.mark.slow
 async def test_without_learning_the_same_faults_stay_unseen() -> None:
     late = fault(1, "link.slow", "node-1~node-2", delay=0.03)
     loops = Loops()

@@ -230,6 +230,7 @@ async def test_a_message_to_nobody_is_dropped_and_counted() -> None:
         assert counts(session, "node-1")["dropped.no_route"] == 1
 
 
+@pytest.mark.slow
 async def test_who_is_cut_off_is_not_reachable_and_is_again_when_it_is_not() -> None:
     async with chain() as session:
         session.emulator.set_down("node-2", "node-3", True)

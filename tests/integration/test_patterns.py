@@ -15,6 +15,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mapek_runtime.store import TraceStore
 from mapek_runtime.store.model import FoundSpan
 from mapek_runtime.store.query import parse
@@ -160,6 +162,7 @@ async def _ended(process: asyncio.subprocess.Process) -> str:
     return error.decode()
 
 
+@pytest.mark.slow
 async def test_what_one_process_has_learned_is_weighed_by_the_plan_of_another(tmp_path: Path) -> None:
     example = EXAMPLES / "06-information-sharing"
     async with running(
@@ -182,6 +185,7 @@ async def test_what_one_process_has_learned_is_weighed_by_the_plan_of_another(tm
     assert all(span.attributes["changes"] >= 1 for span in merged)
 
 
+@pytest.mark.slow
 async def test_of_three_processes_that_find_one_problem_the_leader_alone_acts_and_once(
     tmp_path: Path,
 ) -> None:

@@ -51,6 +51,7 @@ def prefix(request: pytest.FixtureRequest) -> str:
     return f"/{request.node.originalname[:100]}"
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_is_passed_over(cluster: EtcdCluster, prefix: str) -> None:
     async with session(cluster, prefix, "a", "b", patience=20.0) as consensus:
         await leader(consensus, "a")
@@ -108,6 +109,7 @@ async def test_a_minority_decides_nothing_and_goes_on_when_the_others_are_back(
         assert again
 
 
+@pytest.mark.slow
 async def test_a_majority_that_hangs_decides_nothing_either(cluster: EtcdCluster, prefix: str) -> None:
     async with session(cluster, prefix, "a", patience=1.0) as consensus:
         await leader(consensus, "a")

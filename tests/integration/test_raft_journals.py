@@ -17,6 +17,7 @@ from tests.raft_embedded import CALM, entries_of, group, replica_of
 from tests.raft_group import NODES, until
 
 
+@pytest.mark.slow
 async def test_the_leader_is_lost_twenty_times_and_no_claim_is(tmp_path: Path) -> None:
     granted: dict[str, tuple[str, int]] = {}
     async with group(tmp_path, seed=5) as made:
@@ -159,6 +160,7 @@ async def test_a_node_whose_disk_is_full_is_out_and_the_others_go_on(
     assert "No space left on device" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_slow_disk_deposes_no_leader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = journal_module.JournalFile.write
     slow: str | None = None

@@ -97,8 +97,8 @@ def _by_score(opinion: Opinion) -> tuple[Evidence, ...]:
     )
 
 
-def recovered(reading: LinkReading) -> Finding:
-    """A drained link that may be used again."""
+def recovered(reading: LinkReading, why: str) -> Finding:
+    """A drained link that may be used again, and in words why."""
     return Finding(
         target=reading.link,
         problem="link.recovered",
@@ -110,8 +110,8 @@ def recovered(reading: LinkReading) -> Finding:
                 value=reading.good,
                 threshold=LinkState.GOOD_PROBES,
                 unit="{probe}",
-                rule=f"in a row, or {LinkState.CALM:g} s without an alarm",
+                rule=f"in a row, or {LinkState.CALM:g} s without an alarm; fewer where no other way is left",
             ),
         ),
-        message=f"{reading.link} has been good for long enough to be used again",
+        message=f"{reading.link} may be used again: {why}",
     )

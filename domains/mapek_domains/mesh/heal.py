@@ -109,6 +109,9 @@ class MeshHealer:
                     self._ask_peer(action.target)
                 case "undrain":
                     changed = await self._engine.undrain(action.target)
+                    if self._watcher.drained_by_death(action.target):
+                        # That says nothing of the link, nor of the health of its ends.
+                        cycle.knowledge.remember(DRAINED_AT + action.target, 0.0)
                     self._undrained_at[action.target] = cycle.started
                 case _:
                     changed = await self._engine.restart(action.target)

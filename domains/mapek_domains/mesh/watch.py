@@ -8,7 +8,7 @@ was in force. When nothing is heard over any link the node suspects itself and n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ from .findings import by_model, by_thresholds, recovered
 from .judge import LinkJudge, Opinion
 from .meter import alarming
 from .rest import DRAINED_AT, goal_of, least_rest, rest_of_the_sick
+from .routes import reachable
 
 __all__ = ["MeshWatcher"]
 
@@ -119,8 +120,8 @@ class MeshWatcher:
                 findings.append(by_thresholds(reading, rules))
             elif opinion is not None and opinion.problem:
                 findings.append(by_model(reading.link, opinion))
-            elif reading.drained_here and self._usable_again(state, reading, now):
-                findings.append(recovered(reading))
+            elif reading.drained_here and (why := self._usable_again(state, reading, edges, now)):
+                findings.append(recovered(reading, why))
             findings += self._node_finding(reading, rules)
         findings += self._dead_elsewhere()
         if self.distrusts_itself:
@@ -165,6 +166,10 @@ class MeshWatcher:
         """Whether a rule is broken on a link, or the model is heard of it."""
         opinion = self.opinions.get(reading.link)
         return bool(alarming(reading)) or (opinion is not None and bool(opinion.problem))
+
+    def drained_by_death(self, link: str) -> bool:
+        """Whether a link was drained because its other end had died, and not for what it did itself."""
+        return link in self._peer_died
 
     def restarter(self, node_id: str) -> str:
         """Who restarts a dead node: the lowest of its neighbours that can be reached."""
@@ -230,14 +235,22 @@ class MeshWatcher:
             r in dead or r.missed_in >= _SUSPECT_RUN or r.missed_out >= _SUSPECT_RUN for r in seen
         )
 
-    def _usable_again(self, state: LinkState, reading: LinkReading, now: float) -> bool:
+    def _usable_again(
+        self, state: LinkState, reading: LinkReading, edges: Sequence[tuple[str, str]], now: float
+    ) -> str:
+        """Why a drained link may be used again, in words; empty where it may not."""
         if not reading.peer_alive:
             self._peer_died.add(reading.link)
-            return False
+            return ""
         if reading.link in self._peer_died and reading.good >= _FRESH_LIFE:
-            # It was drained because the node died, and the node lives again: the link was never bad.
-            return True
-        return state.recovered(now, reading.good)
+            return f"it was drained because {reading.peer} had died, which lives again"
+        if reading.good >= state.SOME_PROBES and not self._other_way(reading, edges):
+            return f"there is no other way to {reading.peer}, and its last probes came through"
+        return "it has been good for long enough" if state.recovered(now, reading.good) else ""
+
+    def _other_way(self, reading: LinkReading, edges: Sequence[tuple[str, str]]) -> bool:
+        dead = {other.peer for other in self.readings if not other.peer_alive}
+        return reading.peer in reachable(self.engine.node_id, [e for e in edges if not dead.intersection(e)])
 
     def _node_finding(self, reading: LinkReading, rules: tuple[str, ...]) -> Iterator[Finding]:
         if not reading.drained:
@@ -273,9 +286,13 @@ class MeshWatcher:
         return rest_of_the_sick(link, drained_at, time.time())
 
     def _dead_elsewhere(self) -> Iterator[Finding]:
-        if self.distrusts_itself or not isinstance(self.engine, Overhears) or not self._leads():
+        if not isinstance(self.engine, Overhears):
             return
-        for node in self.engine.unheard():
+        # Asked in every cycle: only who was heard before can be missed, also by a leader that is new.
+        unheard = self.engine.unheard()
+        if self.distrusts_itself or not self._leads():
+            return
+        for node in unheard:
             yield Finding(
                 target=node,
                 problem="node.dead",

@@ -318,6 +318,41 @@ async def test_the_link_to_a_node_that_was_dead_does_not_rest() -> None:
     assert chosen(cycle) == [("undrain", "n1~n3")]
 
 
+async def test_a_drain_that_a_death_was_the_reason_of_does_not_speak_against_the_link() -> None:
+    engine = Engine()
+    loop = Loop(engine)
+    await loop.turn()
+    engine.set("n1~n3", missed_in=6, good=0)
+    await loop.turn(execute=True)
+    blamed = loop.knowledge.fact("mesh.drained_at.n1~n3")
+    engine.set("n1~n3", missed_in=6, peer_alive=False, good=0, drained=True, drained_here=True)
+    await loop.turn()
+    engine.set("n1~n3", missed_in=0, peer_alive=True, good=12)
+    await loop.turn(execute=True)
+
+    assert isinstance(blamed, float)
+    assert blamed > 1e9
+    assert engine.done == [("drain", "n1~n3"), ("undrain", "n1~n3")]
+    assert loop.knowledge.fact("mesh.drained_at.n1~n3") == 0.0
+
+
+async def test_a_link_does_not_rest_while_it_is_the_only_way() -> None:
+    engine = Engine()
+    loop = Loop(engine)
+    await loop.turn()
+    engine.set("n1~n2", drained=True, drained_here=True, good=2)
+    engine.all_edges = [("n1", "n3"), ("n2", "n3")]
+    resting = await loop.turn()
+    engine.set("n1~n3", missed_in=40, peer_alive=False, good=0)
+    unproven = await loop.turn()
+    engine.set("n1~n2", good=3)
+    needed = await loop.turn()
+
+    assert ("undrain", "n1~n2") not in chosen(resting) + chosen(unproven)
+    assert ("undrain", "n1~n2") in chosen(needed)
+    assert "no other way" in next(a.reason for a in needed.actions if a.name == "undrain")
+
+
 async def test_a_moved_threshold_is_an_insight() -> None:
     engine = Engine()
     loop = Loop(engine)

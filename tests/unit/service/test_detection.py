@@ -23,9 +23,10 @@ class Stage:
     def cleared(self, number: int, target: str) -> None:
         self.detection.event("fault.cleared", {"number": number, "kind": "link.down", "target": target})
 
-    def found(self, after: float, target: str, **fields: Any) -> None:
+    def found(self, after: float, target: str, **fields: Any) -> list[dict[str, Any]]:
         self.now += after
-        self.detection.found([Finding(target=target, problem="link.dead", **fields)])
+        found = self.detection.found([Finding(target=target, problem="link.dead", **fields)])
+        return [dict(each) for each in found]
 
 
 @pytest.mark.parametrize(
@@ -36,10 +37,11 @@ def test_the_first_finding_about_its_target_counts(fault: str, finding: str) -> 
     stage = Stage()
     stage.injected(1, fault)
 
-    stage.found(0.25, finding)
-    stage.found(1.0, finding)
+    told = stage.found(0.25, finding)
+    told += stage.found(1.0, finding)
     stage.cleared(1, fault)
 
+    assert told == [{"number": 1, "kind": "link.down", "target": fault, "detection_ms": pytest.approx(250.0)}]
     assert stage.detection.seconds == pytest.approx([0.25])
     assert stage.detection.missed == 0
 
