@@ -14,7 +14,12 @@ class HierarchySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     for them. Goals reach the nodes of other processes by the crdt domain."""
 
     enabled: bool = False
-    """Whether this process runs it; of several processes it should be one."""
+    """Whether this process runs it; of several processes it should be one, unless `leader_only`."""
+    leader_only: bool = False
+    """Run it only while a node of this process leads, as the consensus of the run (raft) says. Every process
+    has it enabled then, and a slow loop that is lost is followed by another."""
+    nodes: tuple[str, ...] = ()
+    """The nodes whose incidents and facts it gets to know, such as those of a region; empty: all."""
     node: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "region"
     """What the slow loop is called on its spans; not the name of a node."""
     interval: Annotated[float, msgspec.Meta(gt=0)] = 5.0

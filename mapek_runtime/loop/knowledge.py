@@ -97,6 +97,10 @@ class Knowledge:
         found = self._elsewhere.get(key)
         return _NOWHERE if found is None else MappingProxyType(found)
 
+    def keys_elsewhere(self) -> Sequence[str]:
+        """Every key under which other nodes remember something."""
+        return tuple(self._elsewhere)
+
     def hear_fact(self, key: str, value: Value | None, origin: str) -> None:
         """What `origin` remembers under `key`; None: nothing any more.
 

@@ -8,15 +8,19 @@ The hierarchy is opened like a domain, after all of them, and gives each node of
 plugin hands what the node knows to the slow loop, where this process runs it, and follows goals: one that
 has changed starts a cycle of the node, linked to the span that set it. Goals are part of what a node knows,
 and reach the nodes of other processes where a domain shares that.
+
+With `leader_only` the slow loop is where the leader is, so that one that is lost is followed by another (a
+master and its workers). It begins anew there: what it needs is in the knowledge of the nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -25,9 +29,11 @@ from opentelemetry.metrics import MeterProvider
 
 from mapek_runtime.config import HierarchySettings, LoopSettings, Settings
 from mapek_runtime.errors import ConfigError
-from mapek_runtime.loop import Cycle, DomainContext, Goals, Knowledge, Observation, RuntimeStatistics
+from mapek_runtime.loop import Consensus, Cycle, DomainContext, Goals, Knowledge, RuntimeStatistics
+from mapek_runtime.loop.plugin import Registry
 
 from .discovery import PluginSource, find_plugin
+from .gather import Gather
 from .goals import FollowsGoals, GoalsInKnowledge, Known
 from .nodes import NodeLoops, watching
 from .state import halt_file
@@ -48,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 _LAST_CYCLE = 2.0
 """Seconds that the running cycle of the slow loop has at the end."""
+_LOOK = 0.2
+"""Seconds between two looks at who leads."""
 
 
 @runtime_checkable
@@ -55,7 +63,10 @@ class Oversees(Protocol):
     """A plugin of the slow loop that wants to know what it oversees."""
 
     def oversee(self, context: DomainContext) -> None:
-        """Called once, before the first cycle: the nodes of this process, and `find`."""
+        """Called once, before the first cycle: the nodes of this process, and `find`.
+
+        Of a slow loop that is where the leader is, the leader is the first of the nodes.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +89,8 @@ class Hierarchy:
         self._context = context
         self._slow = slow
         self._loops: NodeLoops | None = None
+        self._leader = ""
+        """The node of this process for which the slow loop runs, where it is where the leader is."""
         self.known: Known = {}
 
     def plugins(self, node_id: str) -> Sequence[object]:
@@ -106,7 +119,23 @@ class Hierarchy:
             on_cycle=slow.on_cycle,
         )
         self._loops.meter_provider = slow.meter_provider
-        await self._loops.start((slow.settings.node,))
+        if slow.settings.leader_only:
+            # What cannot be used is known now, not when the first of these nodes leads.
+            Registry(slow.plugins())
+        else:
+            await self._loops.start((slow.settings.node,))
+
+    @asynccontextmanager
+    async def following_leader(self) -> AsyncIterator[None]:
+        """Run the slow loop whenever a node of this process leads, until the block is left."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(
+                self._follow_leader(), name="follow the leader", context=contextvars.Context()
+            )
+            try:
+                yield
+            finally:
+                task.cancel()
 
     async def stop(self) -> None:
         """Finish its running cycle, or end it where that takes too long."""
@@ -120,14 +149,39 @@ class Hierarchy:
         finally:
             await self._loops.cancel()
 
+    async def _follow_leader(self) -> None:
+        assert self._slow is not None
+        assert self._loops is not None
+        name = self._slow.settings.node
+        while True:
+            leader = self._who_leads()
+            if leader != self._leader:
+                if self._leader:
+                    # At once: who does not lead any more plans nothing more.
+                    await self._loops.crashed(f"{name}@{self._leader}")
+                self._leader = leader
+                if leader:
+                    await self._loops.restarted(f"{name}@{leader}")
+            await asyncio.sleep(_LOOK)
+
+    def _who_leads(self) -> str:
+        """The node of this process that leads; of two that think so the one that did before."""
+        consensus = self._context.find(Consensus)
+        if consensus is None:
+            return ""
+        leading = [node for node in self._context.nodes if consensus.leader(node) == node]
+        return self._leader if self._leader in leading else next(iter(leading), "")
+
     def _plugins_above(self, _node: str) -> Sequence[object]:
         assert self._slow is not None
         plugins = list(self._slow.plugins())
+        nodes = sorted(self._context.nodes, key=lambda node: node != self._leader)
+        context = replace(self._context, nodes=tuple(nodes)) if self._leader else self._context
         for plugin in plugins:
             if isinstance(plugin, Oversees):
-                plugin.oversee(self._context)
+                plugin.oversee(context)
         # First: the others read what it brings.
-        gathered = [_Gather(self.known), *plugins]
+        gathered = [Gather(self.known, self._slow.settings.nodes), *plugins]
         return gathered if self._context.heal else watching(gathered)
 
 
@@ -175,33 +229,23 @@ def slow_loop(
 async def open_hierarchy(context: DomainContext, slow: SlowLoop | None = None) -> AsyncIterator[Hierarchy]:
     """The slow loop runs until the block is left; without `slow` this process only follows goals.
 
-    It offers `Goals` where no domain does. Raises `ConfigError` for a name that is a node's, and
-    `PluginError` for a plugin that cannot be used.
+    It offers `Goals` where no domain does. Raises `ConfigError` for a name that is a node's and for one that
+    follows a leader whom nobody elects, and `PluginError` for a plugin that cannot be used.
     """
     if slow is not None and slow.settings.node in context.nodes:
         raise ConfigError(
             f"[hierarchy] node is {slow.settings.node!r}, and so is a node of this process; "
             "give the slow loop another name"
         )
+    leader_only = slow is not None and slow.settings.leader_only
+    if leader_only and context.find(Consensus) is None:
+        raise ConfigError(
+            "[hierarchy] leader_only is true, and no domain of this run elects a leader; add raft to domains"
+        )
     hierarchy = _Keeping(context, slow) if context.find(Goals) is None else Hierarchy(context, slow)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(hierarchy.stop)
         await hierarchy.start()
+        if leader_only:
+            await stack.enter_async_context(hierarchy.following_leader())
         yield hierarchy
-    finally:
-        await hierarchy.stop()
-
-
-class _Gather:
-    """Brings to the slow loop what the nodes of this process know, of themselves and of others."""
-
-    name = "hierarchy.gather"
-
-    def __init__(self, known: Known) -> None:
-        self._known = known
-
-    async def monitor(self, cycle: Cycle) -> Iterable[Observation]:
-        """Take in every incident that is not known here; one that several nodes tell comes in once."""
-        for node, knowledge in self._known.items():
-            for incident in knowledge.incidents():
-                cycle.knowledge.absorb(incident, incident.node or node)
-        return ()

@@ -214,7 +214,7 @@ def test_no_span_has_a_wrong_parent(script: list[tuple[str, int, float]], seed: 
 
 @pytest.mark.slow
 @pytest.mark.blocking
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps, st.integers(0, 1 << 16))
 def test_no_span_has_a_wrong_parent_over_many_stories(
     script: list[tuple[str, int, float]], seed: int
