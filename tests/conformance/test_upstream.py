@@ -16,6 +16,8 @@ from tests.conformance.expected import deviations
 from tests.conformance.run import SUITES, Report, run
 from tests.conformance.upstream import Unavailable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=SUITES, scope="module")
 def suite(request: pytest.FixtureRequest) -> str:

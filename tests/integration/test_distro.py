@@ -17,6 +17,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from mapek_runtime import TracerProvider
 from tests.integration.collector import Collector, collector
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(sysconfig.get_path("scripts")) / "opentelemetry-instrument"
 PROVIDER = f"{TracerProvider.__module__}.{TracerProvider.__qualname__}"
 OURS = {"OTEL_PYTHON_DISTRO": "mapek", "OTEL_PYTHON_CONFIGURATOR": "mapek", "OTEL_SERVICE_NAME": "shop"}

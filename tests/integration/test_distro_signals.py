@@ -10,6 +10,8 @@ import pytest
 from .collector import Collector, collector
 from .test_distro import start
 
+pytestmark = pytest.mark.slow
+
 SLEEPING = """
 import time
 from opentelemetry import trace

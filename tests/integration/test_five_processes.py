@@ -17,11 +17,14 @@ from math import comb
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from mapek_runtime.trace.sampling.threshold import RANDOMNESS, threshold_of
 from tests.integration.collector import Collector, collector
 from tests.integration.cycling_node import KINDS, RATIO
+
+pytestmark = pytest.mark.slow
 
 NODES = 5
 CYCLES = 700

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.collector import collector
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")]
 
 PROGRAM = Path(__file__).with_name("forking_program.py")
 HOWS = ("outside", "inside", "multiprocessing by fork", "workers", "untouched")

@@ -16,6 +16,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from .hostile_edge import Victim, victim
 from .stored_traces import SERVICE, a_span, request_of
 
+pytestmark = pytest.mark.slow
+
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 SPAN = '{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"a"%s}'

@@ -18,7 +18,10 @@ from .collector import collector
 from .running import environment
 from .stubborn import black_hole
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no signals"),
+]
 
 LIMIT = 45.0
 RUN = (sys.executable, "-m", "mapek_runtime.service.cli", "run", "--json", "--nodes", "1")

@@ -15,6 +15,8 @@ from mapek_runtime.export.otlp.grpc_exporter import OTLPGrpcSpanExporter
 from tests.integration.collector import end_spans
 from tests.integration.grpc_collector import Reply, exporter, grpc_collector
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import asyncio, os, signal, sys, threading
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON

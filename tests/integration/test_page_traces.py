@@ -21,6 +21,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from .browser import PHONE, Opened, browsing, until
 from .running import address_of, start
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from playwright.async_api import Page
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.processes import Machine, NodeProcess, exported, machine
 
+pytestmark = pytest.mark.slow
+
 NODES = tuple(f"node-{number}" for number in range(1, 6))
 
 Holds = Callable[[NodeProcess], object]

@@ -16,6 +16,8 @@ from mapek_runtime.errors import EngineUnavailable
 from tests.integration.etcd_cluster import EtcdCluster, etcdctl, free_ports, require_etcd
 from tests.integration.running import environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -25,6 +25,8 @@ from mapek_runtime.errors import EngineUnavailable, NoConsensus
 from tests.integration.etcd_cluster import EtcdCluster, require_etcd
 from tests.integration.etcd_session import eventually, leader, serving, session
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TARGETS = tuple(f"target-{number}" for number in range(12))
 

@@ -34,6 +34,8 @@ from tests.raft_group import NODES, Nobody, electing, finding, until
 from tests.raft_history import Recording
 from tests.raft_rules import judge
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("drain node-1~node-2", "restart node-3", "goal", "drain node-4~node-5")
 NAMES = ("weights", "threshold")
 COUNTER = "rounds"

@@ -22,7 +22,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.integration.collector import Collector, collector
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork and no signals"),
+]
 
 PROGRAM = Path(__file__).with_name("ending_program.py")
 STATUS = {"SIGTERM": -signal.SIGTERM, "SIGINT": -signal.SIGINT, "cancel": 0, "end": 0}

@@ -13,6 +13,8 @@ import pytest
 
 from mapek_runtime.export.spool import Found, Spool
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 START = """
 import os, sys

@@ -252,6 +252,7 @@ async def test_a_port_that_nobody_named_is_left_to_whoever_has_it() -> None:
 OPEN = {"MAPEK_WEB_LISTEN": "0.0.0.0:0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "more", "said"),
     [

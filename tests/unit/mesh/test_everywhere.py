@@ -16,6 +16,8 @@ from mapek_domains.mesh.heal import MeshHealer
 from mapek_domains.mesh.watch import MeshWatcher
 from mapek_runtime import Action, Cycle, Knowledge
 
+pytestmark = pytest.mark.slow
+
 CHANGE = 45.0
 
 
