@@ -24,6 +24,8 @@ from mapek_runtime import Cycle, Runtime
 from mapek_runtime.errors import ConfigError, EngineUnavailable, MapekError
 from mapek_runtime.loop.domain import DomainContext, Fault, FaultInjector, NamesNodes, Topology
 
+pytestmark = pytest.mark.slow
+
 BABEL = MeshSettings(engine="babel")
 
 

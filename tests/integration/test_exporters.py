@@ -20,6 +20,8 @@ from mapek_runtime.service.tracing import Tracing, open_tracing
 from tests.integration.collector import answer, collector
 from tests.integration.receiver import free_port, receiver, silence, until
 
+pytestmark = pytest.mark.slow
+
 COUNT = 3000
 PROTOCOLS = ("http/protobuf", "grpc")
 

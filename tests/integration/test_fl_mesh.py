@@ -198,6 +198,7 @@ async def test_a_cycle_that_acted_has_a_round_below_its_knowledge_phase() -> Non
     assert set(way[:-2]) == {"mesh.message_forward"}
 
 
+@pytest.mark.slow
 async def test_a_coordinator_that_crashes_is_followed_by_another_and_comes_back(tmp_path: Path) -> None:
     async with learners(Toy(WISHES), state=tmp_path) as here:
         session = here.mesh

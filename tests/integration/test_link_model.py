@@ -84,6 +84,7 @@ def fault(number: int, kind: str, target: str, **parameters: float) -> Fault:
     return Fault(number=number, kind=kind, target=target, at=0.0, duration=60.0, parameters=parameters)
 
 
+@pytest.mark.slow
 async def test_what_was_learned_elsewhere_finds_and_heals_what_no_threshold_sees() -> None:
     late = fault(1, "link.slow", "node-1~node-2", delay=0.03, jitter=0.01)
     lossy = fault(2, "link.loss", "node-3~node-4", loss=0.25)

@@ -111,6 +111,7 @@ async def test_a_quarter_of_a_second_is_found_whenever_it_begins(traced: Traced,
     assert event["code.function.name"] == "hold"
 
 
+@pytest.mark.slow
 def test_whoever_works_in_python_or_in_c_is_found_on_every_loop(
     run: Callable[[Coroutine[Any, Any, None]], None], traced: Traced
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 from mapek_domains.raft.embedded.records import scan
@@ -58,6 +59,7 @@ async def test_a_claim_is_one_trace_from_who_asks_over_the_leader_to_what_is_fin
         assert attributes(hop, "destination") == (leader,)
 
 
+@pytest.mark.slow
 async def test_signs_of_life_cost_no_span(tmp_path: Path) -> None:
     with Recorder() as recorder:
         async with meshed(tmp_path) as made:

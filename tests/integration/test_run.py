@@ -126,6 +126,7 @@ class Slow:
 """
 
 
+@pytest.mark.slow
 def test_a_second_signal_cancels_the_cycle_that_the_first_one_waits_for(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     process = start(
@@ -182,6 +183,7 @@ def doer(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "done"), [((), 1), (("--dry-run",), 0)], ids=["executes", "dry run"])
 def test_a_plugin_of_ones_own_runs_without_being_packaged(
     flags: tuple[str, ...], done: int, doer: Path
@@ -195,6 +197,7 @@ def test_a_plugin_of_ones_own_runs_without_being_packaged(
     assert lines[-1]["actions"] == done
 
 
+@pytest.mark.slow
 def test_without_json_the_summary_is_for_people(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "run", "--nodes", "2", "--duration", "0.5"],
@@ -206,6 +209,7 @@ def test_without_json_the_summary_is_for_people(tmp_path: Path) -> None:
     assert "0 dropped, 0 waiting" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
     process = start(tmp_path, "--nodes", "2", "--duration", "1", "--json", "--chaos")
     assert process.stdout is not None

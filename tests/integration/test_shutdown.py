@@ -20,6 +20,8 @@ from mapek_runtime.export.otlp.http_exporter import OTLPSpanExporter
 from tests.integration.collector import collector, end_spans
 from tests.integration.stubborn import STUBBORN, heartbeat
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 0.5
 GRACE = 0.2
 """What a shutdown may take beyond its timeout."""

@@ -16,6 +16,8 @@ from tests.unit.store.filling import request, span
 
 from .running import environment
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 45.0
 MS = 1_000_000
 

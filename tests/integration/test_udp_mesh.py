@@ -99,6 +99,7 @@ def fault(kind: str, target: str, **parameters: float) -> Fault:
     return Fault(number=1, kind=kind, target=target, at=0.0, duration=10.0, parameters=parameters)
 
 
+@pytest.mark.slow
 async def test_a_one_way_blackhole_is_routed_around_and_the_link_is_used_again() -> None:
     # Each way in a mesh of its own, beside one another: most of it is waiting.
     async with asyncio.TaskGroup() as group:

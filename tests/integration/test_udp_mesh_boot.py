@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from mapek_domains.mesh.settings import MeshSettings
 from tests.integration.test_udp_mesh import fault, mesh, until
 
@@ -31,6 +33,7 @@ async def test_who_restarts_a_node_that_boots_makes_it_begin_anew() -> None:
     assert took >= 0.6
 
 
+@pytest.mark.slow
 async def test_a_node_that_has_booted_makes_those_behind_it_look_dead_to_nobody() -> None:
     async with mesh(nodes=7, heal=False, settings=MeshSettings(links=WAIST)) as (session, _):
         first = session.nodes["node-1"]

@@ -19,6 +19,8 @@ from mapek_runtime.web import PrometheusReader, WebServer
 
 from .running import address_of, start
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 45.0
 
 
