@@ -48,6 +48,10 @@ class Model(Protocol[S]):
         """Whether in this state the answer of an operation may rest on one without an answer, which then
         can as well have happened immediately before it: it is tried nowhere else."""
 
+    def place(self, operation: Operation) -> int | None:
+        """What its answer says of its place: those of a lower one come before it. None where it says
+        nothing."""
+
     def show(self, state: S) -> str:
         """The state in a few words."""
 
@@ -118,6 +122,14 @@ class _Search(Generic[S]):
         candidates, least = self.next(step.done)
         if step.towards is not None:
             candidates = [step.towards]
+        else:
+            # What changes nothing may as well be next, wherever else it might be.
+            for bit, operation in candidates:
+                for state, time in self._reached(step, operation, least):
+                    if state == step.state:
+                        yield _Step(step.done | bit, step.opened, state, time, operation)
+                        return
+            candidates = self._lowest(candidates)
         for bit, operation in candidates:
             for state, time in self._reached(step, operation, least):
                 yield _Step(step.done | bit, step.opened, state, time, operation)
@@ -129,6 +141,12 @@ class _Search(Generic[S]):
                     for state, time in self._reached(step, unanswered, least):
                         opened = step.opened | flag
                         yield _Step(step.done, opened, state, time, unanswered, (bit, operation))
+
+    def _lowest(self, candidates: list[tuple[int, Operation]]) -> list[tuple[int, Operation]]:
+        """Those that no other one of them has to come before."""
+        places = [self.model.place(operation) for _, operation in candidates]
+        lowest = min((place for place in places if place is not None), default=None)
+        return [each for each, place in zip(candidates, places, strict=True) if place in {None, lowest}]
 
     def _reached(self, step: _Step[S], operation: Operation, least: float) -> Iterator[tuple[S, float]]:
         for state, not_before in self.model.step(step.state, operation):

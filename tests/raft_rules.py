@@ -77,6 +77,11 @@ class Claims:
         refused = not operation.result.granted and operation.result.owner == unanswered.process
         return bool(refused and state.owner != unanswered.process)
 
+    def place(self, operation: Operation) -> int | None:
+        """See `Model`: fences grow."""
+        grant = operation.result
+        return grant.fence if isinstance(grant, Grant) and grant.granted else None
+
     def show(self, state: Claim) -> str:
         """The state in a few words."""
         if not state.owner:
@@ -124,6 +129,11 @@ class Configuration:
         """See `Model`: somebody has changed it before."""
         expected = operation.argument[1]
         return bool(expected == state.epoch if operation.result is None else state.epoch < operation.result)
+
+    def place(self, operation: Operation) -> int | None:
+        """See `Model`: epochs do not fall."""
+        epoch: int | None = operation.result
+        return epoch
 
     def show(self, state: Value) -> str:
         """The state in a few words."""

@@ -14,8 +14,10 @@ from concurrent.futures import Executor
 from random import Random
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 from unittest import mock
+from zlib import crc32
 
 from pysyncobj import syncobj
+from pysyncobj.node import Node
 
 __all__ = ["VirtualLoop", "in_virtual_time"]
 
@@ -77,8 +79,12 @@ class _Jumps(selectors.SelectSelector):
 def in_virtual_time(
     story: Callable[[], Coroutine[Any, Any, None]], seed: int, *, slowest: float = 0.004
 ) -> None:
-    """Tell a story on such a loop, on whose time PySyncObj's clock stands as well."""
+    """Tell a story on such a loop, on whose time PySyncObj's clock stands as well.
+
+    PySyncObj goes through sets of nodes, whose order is that of their hashes: these are the same each time.
+    """
     loop = VirtualLoop(Random(seed), slowest=slowest)
     clock = mock.patch.object(syncobj, "monotonicTime", loop.time)
-    with clock, asyncio.Runner(loop_factory=lambda: loop) as runner:
+    order = mock.patch.object(Node, "__hash__", lambda node: crc32(node.id.encode()))
+    with clock, order, asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(story())

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -45,7 +46,7 @@ def all_servers_run(cluster: EtcdCluster) -> Iterator[None]:
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> str:
     """A fleet of its own for each test."""
-    return f"/{request.node.originalname[:100]}"
+    return f"/{quote(request.node.name[:100], safe='').replace('%', '-')}"
 
 
 async def test_it_is_a_consensus_that_follows_nodes(cluster: EtcdCluster, prefix: str) -> None:

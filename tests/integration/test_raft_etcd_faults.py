@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aetcd
 import pytest
@@ -50,7 +51,7 @@ def all_servers_run(cluster: EtcdCluster) -> Iterator[None]:
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> str:
     """A fleet of its own for each test."""
-    return f"/{request.node.originalname[:100]}"
+    return f"/{quote(request.node.name[:100], safe='').replace('%', '-')}"
 
 
 @pytest.mark.slow

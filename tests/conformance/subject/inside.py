@@ -8,6 +8,7 @@ no answer to stands in `expected.toml`.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from mapek_runtime import BatchSpanProcessor
@@ -34,25 +35,33 @@ class Inside:
         self._processor.shutdown(timeout_millis)
 
     @property
-    def _worker_thread(self) -> threading.Thread | Ended:
-        """The thread in which a synchronous exporter is called, while there is one."""
-        name = f"mapek-{self._processor._lanes[0].sink.name}"
-        return next((thread for thread in threading.enumerate() if thread.name == name), Ended())
+    def _worker_thread(self) -> Threads:
+        """Where a synchronous exporter is called: one thread, and another one while it is shut down."""
+        return Threads(f"mapek-{self._processor._lanes[0].sink.name}")
 
     @property
     def _shutdown(self) -> bool:
         return self._processor._stopped
 
 
-class Ended:
-    """A thread that is over."""
+class Threads:
+    """All threads of a name, as if they were one."""
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for nothing."""
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def join(self, timeout: float = 10.0) -> None:
+        """Wait for each of them, for so many seconds together."""
+        deadline = time.monotonic() + timeout
+        for thread in self._alive():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def is_alive(self) -> bool:
-        """It is not."""
-        return False
+        """Whether one of them is."""
+        return bool(self._alive())
+
+    def _alive(self) -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == self._name]
 
 
 def open_up() -> None:

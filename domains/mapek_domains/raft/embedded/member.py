@@ -178,12 +178,8 @@ class Member:
         """Let the replica do what is due, and say what the clock says; seconds until the next."""
         replica, now = self.replica, self._clock()
         if replica.is_leader:
-            for key in self._leases.over(now):
-                held = replica.decisions.claims.get(key)
-                if held is None:
-                    self._leases.gone(key)
-                else:
-                    replica.submit(encode_command(Expire(key, held.fence)))
+            for key, fence in self._leases.over(replica.decisions.claims, now):
+                replica.submit(encode_command(Expire(key, fence)))
         leader = replica.leader, replica.term
         for question in self._questions.values():
             if leader[0] is None or (question.asked == leader and now - question.at < _ASK_AGAIN):
@@ -277,13 +273,13 @@ class Member:
     def _count_leases(self, changes: list[Change], applied: list[Applied]) -> None:
         now, claims = self._clock(), self.replica.decisions.claims
         for each in applied:
-            match each.command:
-                case Claim() if each.answer is not None and each.answer.done:
-                    self._leases.granted(each.command.key, each.command.hold_us, now)
-                case Release() | Expire() if each.command.key not in claims:
-                    self._leases.gone(each.command.key)
-                case _:
-                    pass
+            if isinstance(each.command, Claim | Release | Expire):
+                key = each.command.key
+                held = claims.get(key)
+                if held is None:
+                    self._leases.gone(key)
+                elif held.fence == each.index:
+                    self._leases.granted(key, held, now)
         if any(change.what == "won" for change in changes):
             self._leases.begin(claims, now)
 
