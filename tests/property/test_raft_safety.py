@@ -259,3 +259,25 @@ def test_a_deposed_leader_gives_up_what_only_it_has_and_catches_up() -> None:
             judge(recording.operations, leaders=under_test.leaders)
 
     in_virtual_time(story, 1)
+
+
+@pytest.mark.blocking
+def test_nodes_that_crash_again_while_they_come_back_come_back_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story() -> None:
+        async with group() as under_test:
+            await under_test.settle()
+            for number in range(24):
+                # Meanwhile the life before still writes, or the next one opens its journal.
+                for _ in range(2):
+                    under_test.crash(*NODES[:2])
+                    under_test.restart(*NODES[:2])
+                    await asyncio.sleep(0)
+                await asyncio.sleep(number % 8 * 0.008)
+            await under_test.settle()
+            judge(under_test.recording.operations, leaders=under_test.leaders)
+
+    in_virtual_time(story, 1, slowest=0.03)
+
+    assert "takes no part" not in caplog.text

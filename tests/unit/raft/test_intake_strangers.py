@@ -52,7 +52,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     [
         ({"sender": "n9"}, "wrong_sender"),
         ({"group": 1}, "another_group"),
-        ({"to": 77}, "older_life"),
+        ({"to": 77}, "another_journal"),
         ({"life": 0}, "older_life"),
         ({"seq": 0}, "late"),
         ({"term": 1 << 40}, "term_too_far"),
@@ -65,6 +65,22 @@ def test_a_frame_of_somebody_else_or_of_another_time_is_refused(
 
     assert scene.to_follower(Append(2, 1, 2, []), **other) == (word, False)
     assert (scene.follower.term, log_of(scene.follower)) == before
+
+
+def test_two_that_take_each_other_for_the_journals_they_have_lost_find_out(scene: Scene) -> None:
+    leader, follower = scene.leader, scene.follower
+    ours, theirs = leader.peers[follower.node_id], follower.peers[leader.node_id]
+    # Late frames of journals that were lost came last.
+    ours.identity, theirs.identity = 77, 78
+
+    for one, other in ((leader, follower), (follower, leader)):
+        one.outbox.clear()
+        one.send(other.node_id, Hello())
+        assert other.receive(one.node_id, decode(one.message(one.outbox.pop()))) == ("another_journal", False)
+        assert one.receive(other.node_id, decode(other.message(other.outbox.pop())))[0] == ""
+
+    assert ours.identity == follower.journal.birth.identity
+    assert theirs.identity == leader.journal.birth.identity
 
 
 def test_a_stranger_is_refused_whatever_it_says(scene: Scene) -> None:

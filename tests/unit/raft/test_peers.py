@@ -37,7 +37,7 @@ def test_a_life_that_is_over_is_not_heard_any_more() -> None:
 def test_what_was_said_to_an_earlier_journal_of_ours_is_refused() -> None:
     peer = Peer("node-2")
 
-    assert peer.admit(said(1, to=41), ME, 0.0) == "older_life"
+    assert peer.admit(said(1, to=41), ME, 0.0) == "another_journal"
     assert peer.admit(said(2, to=0), ME, 0.0) == ""
     assert peer.say is None
     assert peer.admit(said(3, to=ME), ME, 0.0) == ""

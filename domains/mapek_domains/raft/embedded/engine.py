@@ -20,7 +20,7 @@ from mapek_runtime.errors import ConfigError, MapekError, NoConsensus
 from mapek_runtime.loop.domain import DomainContext, Grant, Messenger
 
 from .candidacy import Timing
-from .journal import JournalFile
+from .journal import JournalFile, until_done
 from .member import Member
 from .replica import Replica
 from .wire import MOST_FRAME, group_of
@@ -54,7 +54,8 @@ class EmbeddedEngine:
         self._folder = folder
         self._durable = durable
         self._lives: dict[str, Member] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        """Of each node: those of its lives that have not ended, the newest last."""
         self._failed: dict[str, str] = {}
         self._group: asyncio.TaskGroup | None = None
         self._born = asyncio.Event()
@@ -131,19 +132,21 @@ class EmbeddedEngine:
         life = self._lives.pop(node_id, None)
         if life is not None:
             life.silence()
-        task = self._tasks.get(node_id)
-        if task is not None:
-            task.cancel()
+        for task in self._tasks.get(node_id, ()):
+            if not task.cancelling():
+                task.cancel()
 
     def restarted(self, node_id: str) -> None:
         """The node is back, with its journal."""
         assert self._group is not None
         if node_id in self._lives:
             return
-        before = self._tasks.get(node_id)
-        self._tasks[node_id] = self._group.create_task(
+        # Not the last one alone: it may have ended while it waited for the one before it.
+        before = [task for task in self._tasks.get(node_id, ()) if not task.done()]
+        again = self._group.create_task(
             self._live_again(node_id, before), name=f"raft {node_id}", context=contextvars.Context()
         )
+        self._tasks[node_id] = [*before, again]
 
     # Inside
 
@@ -156,9 +159,10 @@ class EmbeddedEngine:
         """Start the nodes, as tasks of `group`."""
         self._group = group
         for node, life in self._lives.items():
-            self._tasks[node] = group.create_task(
+            living = group.create_task(
                 self._live(node, life), name=f"raft {node}", context=contextvars.Context()
             )
+            self._tasks[node] = [living]
 
     def stop(self) -> None:
         """End the nodes."""
@@ -186,8 +190,8 @@ class EmbeddedEngine:
         try:
             await asyncio.wait([opening])
         except asyncio.CancelledError:
-            # A thread cannot be cancelled, and what it opens must be closed.
-            await asyncio.wait([opening])
+            # What it opens must be closed.
+            await until_done(opening)
             opening.exception()
             file.close()
             raise
@@ -211,10 +215,10 @@ class EmbeddedEngine:
             raise
         return Member(replica, file, self._messenger, self._context.emit)
 
-    async def _live_again(self, node_id: str, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            # The life before still has the file.
-            await asyncio.wait([before])
+    async def _live_again(self, node_id: str, before: Sequence[asyncio.Task[None]]) -> None:
+        if before:
+            # A life that ends still has the file.
+            await asyncio.wait(before)
         try:
             life = await self._begin(node_id)
         except ConfigError as error:

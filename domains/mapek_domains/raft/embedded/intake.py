@@ -86,6 +86,8 @@ class Intake:
             return "term_too_far"
         before = peer.identity
         refused = peer.admit(frame, replica.journal.birth.identity, library.monotonicTime())
+        if refused == "another_journal":
+            replica.greet(source)
         if not refused and before != peer.identity and replica.is_leader:
             # Its journal is another one: nothing is known of what it holds.
             replica._SyncObj__raftMatchIndex[replica.nodes[source]] = 0

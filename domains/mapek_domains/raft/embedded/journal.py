@@ -10,19 +10,20 @@ A journal that is new, or was lost, has no vote until the group lets it in: see 
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from mapek_runtime.errors import ConfigError
 
 from .records import HEAD, Base, Birth, Commit, Cut, Damaged, Life, Put, Read, Record, Term, Voter, pack, scan
 from .wire import NO_OP
 
-__all__ = ["Batch", "Journal", "JournalFile"]
+__all__ = ["Batch", "Journal", "JournalFile", "until_done"]
 
 # macOS has no fdatasync.
 _sync = getattr(os, "fdatasync", os.fsync)
@@ -31,6 +32,15 @@ _GROWN = 1 << 20
 
 Batch = tuple[bool, bytes]
 """Bytes to write, and whether they replace all that is there."""
+
+
+async def until_done(work: asyncio.Future[Any]) -> None:
+    """Wait for work in a thread that cannot be cancelled, in a task that is, however often."""
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            continue
 
 
 class Journal:

@@ -32,7 +32,7 @@ from mapek_domains.raft.session import Standing
 from mapek_runtime.errors import EngineUnavailable, NoConsensus
 from mapek_runtime.loop.domain import Messenger
 
-from .journal import JournalFile
+from .journal import JournalFile, until_done
 from .lease import Leases
 from .outlet import Outgoing
 from .replica import Applied, Change, Committed, Replica
@@ -123,9 +123,9 @@ class Member:
                 await self._drive(group)
         finally:
             self.silence()
-            if self._writing is not None and not self._writing.done():
-                # A thread cannot be cancelled, and the file is its own until it is done.
-                await asyncio.wait([self._writing])
+            if self._writing is not None:
+                # The file is the thread's own until it is done.
+                await until_done(self._writing)
             self._file.close()
 
     def silence(self) -> None:

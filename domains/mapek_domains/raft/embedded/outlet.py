@@ -28,6 +28,8 @@ class Outgoing:
     say: Say
     causes: tuple[Any, ...] = ()
     notice: bool = False
+    to_any: bool = False
+    """Whatever journal the receiver has by now."""
 
 
 class Outlet(Transport):  # type: ignore[misc]

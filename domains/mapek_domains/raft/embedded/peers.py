@@ -33,10 +33,11 @@ class Peer:
     def admit(self, frame: Frame, me: int, now: float) -> str:
         """Take the frame for the newest that was heard; else say in a word why it is not. Empty: it is.
 
-        `me` is the identity of this node's journal.
+        `me` is the identity of this node's journal. A sender that takes it for "another_journal" must be
+        told: where two take each other for an older one, neither hears of the newer ones by itself.
         """
         if frame.to not in (0, me):
-            return "older_life"
+            return "another_journal"
         if frame.identity != self.identity:
             # Of two journals none is known to be the newer. What a journal that was lost has promised was
             # true, and counts; so a late frame of it does no harm, and the next one turns this back.

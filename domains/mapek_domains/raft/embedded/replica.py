@@ -34,7 +34,7 @@ from .journal import Journal
 from .outlet import Outgoing, Outlet
 from .peers import Peer
 from .snapshots import Snapshots
-from .wire import REGULAR, Append, Body, Frame, Progress, Say, encode, group_of
+from .wire import REGULAR, Append, Body, Frame, Hello, Progress, Say, encode, group_of
 
 __all__ = ["Applied", "Change", "Committed", "Replica"]
 
@@ -184,6 +184,10 @@ class Replica(library.SyncObj):  # type: ignore[misc]
         """Put a frame into the outbox, as of now: what it says of the term holds at this moment."""
         self.outbox.append(Outgoing(to, body, self.term, self.say, causes, notice))
 
+    def greet(self, to: str) -> None:
+        """Say who this node is to one that took it for another."""
+        self.outbox.append(Outgoing(to, Hello(), self.term, self.say, to_any=True))
+
     def pulse(self) -> None:
         """Say that this node leads, and nothing else: what its journal does not hold yet is not told."""
         for name, node in self.nodes.items():
@@ -193,8 +197,9 @@ class Replica(library.SyncObj):  # type: ignore[misc]
     def message(self, each: Outgoing) -> bytes:
         """The message of what is to be sent, which is the next to its receiver."""
         peer, birth = self.peers[each.to], self.journal.birth
+        to = 0 if each.to_any else peer.identity
         frame = Frame(
-            self.group, self.node_id, birth.identity, self.journal.life, peer.next_seq(), peer.identity,
+            self.group, self.node_id, birth.identity, self.journal.life, peer.next_seq(), to,
             each.say, each.term, each.body,
         )  # fmt: skip
         return encode(frame)
